@@ -1,0 +1,53 @@
+//! `media3watch migrate`
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::app::Clock;
+use crate::config::Config;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
+    let database = super::database::open(config).await?;
+    let metrics = Arc::new(Metrics::new([]));
+    let store = Store::new(
+        database.options.clone(),
+        config.pool,
+        config.retention,
+        metrics,
+    );
+    let migrated = store
+        .migrate_patiently(Clock::system().now(), PATIENCE)
+        .await;
+    store.close().await;
+    database.close().await?;
+    let migrated = migrated?;
+    if args.json {
+        let (version, applied) = (migrated.version, migrated.applied);
+        return super::print(&json!({"version": version, "applied": applied}).to_string());
+    }
+    super::print(&match migrated.applied {
+        0 => format!("the schema is up to date (version {})", migrated.version),
+        1 => format!(
+            "1 migration applied, the schema is at version {}",
+            migrated.version
+        ),
+        n => format!(
+            "{n} migrations applied, the schema is at version {}",
+            migrated.version
+        ),
+    })
+}

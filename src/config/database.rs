@@ -1,0 +1,272 @@
+//! The database URL: as Postgres and as JDBC write it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use url::Url;
+
+const EXPECTED: &str = "postgresql://user:password@host:port/database?sslmode=…, \
+                        or the same with jdbc: before it";
+
+/// Where the database is and how to log in.
+#[derive(Clone)]
+pub struct DatabaseUrl {
+    url: Url,
+    user: Option<String>,
+    password: Option<String>,
+}
+
+impl DatabaseUrl {
+    /// Reads a URL in either notation.
+    ///
+    /// # Errors
+    /// What is allowed; nothing of the URL, which may hold a password.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let plain = text.strip_prefix("jdbc:").unwrap_or(text);
+        // JDBC's short form without a host means the local one.
+        let long = match plain.strip_prefix("postgresql:") {
+            Some(rest) if !rest.starts_with("//") => {
+                format!("postgresql://localhost/{}", rest.trim_start_matches('/'))
+            }
+            _ => plain.to_owned(),
+        };
+        let url = Url::parse(&long).map_err(|error| match error {
+            url::ParseError::InvalidPort if long.contains(',') => {
+                "one host: several are not supported".to_owned()
+            }
+            error => format!("{EXPECTED} ({error})"),
+        })?;
+        if !matches!(url.scheme(), "postgresql" | "postgres") {
+            return Err(EXPECTED.to_owned());
+        }
+        if url
+            .host_str()
+            .is_some_and(|host| host.contains(',') || host.contains("%2C"))
+        {
+            return Err("one host: several are not supported".to_owned());
+        }
+        let parsed = Self {
+            url,
+            user: None,
+            password: None,
+        };
+        parsed.ssl_mode()?;
+        parsed.decoded(parsed.url.username())?;
+        parsed.decoded(parsed.url.password().unwrap_or_default())?;
+        Ok(parsed)
+    }
+
+    /// With user and password that win over those in the URL.
+    #[must_use]
+    pub fn with_login(mut self, user: Option<String>, password: Option<String>) -> Self {
+        self.user = user;
+        self.password = password;
+        self
+    }
+
+    /// The user, wherever it comes from.
+    #[must_use]
+    pub fn user(&self) -> Option<String> {
+        let from_url = || {
+            self.decoded(self.url.username())
+                .ok()
+                .filter(|user| !user.is_empty())
+        };
+        self.user
+            .clone()
+            .or_else(from_url)
+            .or_else(|| self.parameter("user"))
+    }
+
+    /// What sqlx connects with.
+    #[must_use]
+    pub fn options(&self) -> PgConnectOptions {
+        let mut options = PgConnectOptions::new_without_pgpass()
+            .port(self.url.port().unwrap_or(5432))
+            .application_name("media3watch")
+            .disable_statement_logging();
+        let host = self.url.host_str().filter(|host| !host.is_empty());
+        let host = host.map(str::to_owned).or_else(|| self.parameter("host"));
+        options = match host {
+            Some(path) if path.starts_with('/') => options.socket(path),
+            Some(host) => options.host(host.trim_start_matches('[').trim_end_matches(']')),
+            None => options.host("localhost"),
+        };
+        if let Some(user) = self.user() {
+            options = options.username(&user);
+        }
+        let from_url = || {
+            self.url
+                .password()
+                .and_then(|password| self.decoded(password).ok())
+        };
+        let password = self.password.clone().or_else(from_url);
+        if let Some(password) = password.or_else(|| self.parameter("password")) {
+            options = options.password(&password);
+        }
+        let database = self
+            .decoded(self.url.path().trim_start_matches('/'))
+            .unwrap_or_default();
+        if !database.is_empty() {
+            options = options.database(&database);
+        }
+        if let Ok(Some(mode)) = self.ssl_mode() {
+            options = options.ssl_mode(mode);
+        }
+        if let Some(file) = self.parameter("sslrootcert") {
+            options = options.ssl_root_cert(file);
+        }
+        if let Some(file) = self.parameter("sslcert") {
+            options = options.ssl_client_cert(file);
+        }
+        if let Some(file) = self.parameter("sslkey") {
+            options = options.ssl_client_key(file);
+        }
+        for name in ["application_name", "ApplicationName"] {
+            if let Some(name) = self.parameter(name) {
+                options = options.application_name(&name);
+            }
+        }
+        if let Some(schema) = self.parameter("currentSchema") {
+            options = options.options([("search_path", schema)]);
+        }
+        options
+    }
+
+    fn ssl_mode(&self) -> Result<Option<PgSslMode>, String> {
+        if let Some(mode) = self.parameter("sslmode") {
+            let parsed = PgSslMode::from_str(&mode);
+            return parsed.map(Some).map_err(|_| {
+                "sslmode to be disable, allow, prefer, require, verify-ca or verify-full".to_owned()
+            });
+        }
+        // As the JDBC driver does.
+        let is_on = self
+            .parameter("ssl")
+            .is_some_and(|ssl| ssl.is_empty() || ssl == "true");
+        Ok(is_on.then_some(PgSslMode::VerifyFull))
+    }
+
+    fn parameter(&self, name: &str) -> Option<String> {
+        self.url
+            .query_pairs()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
+    }
+
+    fn decoded(&self, part: &str) -> Result<String, String> {
+        // Decoding by way of a query keeps us from a crate of its own; a plus is a plus here.
+        let query = format!("x={}", part.replace('+', "%2B").replace('&', "%26"));
+        let decoded = url::form_urlencoded::parse(query.as_bytes()).next();
+        let decoded = decoded
+            .map(|(_, value)| value.into_owned())
+            .unwrap_or_default();
+        if decoded.contains('\u{fffd}') {
+            Err(EXPECTED.to_owned())
+        } else {
+            Ok(decoded)
+        }
+    }
+}
+
+/// Without the password.
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = self.options();
+        let user = self.user().unwrap_or_default();
+        write!(
+            f,
+            "postgresql://{user}@{}:{}",
+            options.get_host(),
+            options.get_port()
+        )?;
+        write!(f, "/{}", options.get_database().unwrap_or_default())?;
+        match self.ssl_mode() {
+            Ok(Some(mode)) => write!(f, "?sslmode={}", ssl_mode_name(mode)),
+            _ => Ok(()),
+        }
+    }
+}
+
+const fn ssl_mode_name(mode: PgSslMode) -> &'static str {
+    match mode {
+        PgSslMode::Disable => "disable",
+        PgSslMode::Allow => "allow",
+        PgSslMode::Prefer => "prefer",
+        PgSslMode::Require => "require",
+        PgSslMode::VerifyCa => "verify-ca",
+        PgSslMode::VerifyFull => "verify-full",
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DatabaseUrl({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        DatabaseUrl::parse(text).expect(text).to_string()
+    }
+
+    #[test]
+    fn both_notations_say_the_same() {
+        for text in [
+            "postgresql://m3w:pw@db:5433/media3watch?sslmode=require",
+            "postgres://m3w:pw@db:5433/media3watch?sslmode=require",
+            "jdbc:postgresql://db:5433/media3watch?user=m3w&password=pw&sslmode=require",
+        ] {
+            assert_eq!(
+                shown(text),
+                "postgresql://m3w@db:5433/media3watch?sslmode=require"
+            );
+        }
+        assert_eq!(
+            shown("jdbc:postgresql:media3watch?user=m3w"),
+            "postgresql://m3w@localhost:5432/media3watch"
+        );
+        assert!(shown("jdbc:postgresql://db/x?user=u&ssl=true").ends_with("verify-full"));
+        assert_eq!(
+            shown("postgresql:///x?host=db&user=u"),
+            "postgresql://u@db:5432/x"
+        );
+    }
+
+    #[test]
+    fn passwords_may_hold_anything_and_never_show() {
+        let url = DatabaseUrl::parse("postgresql://u:p%40%2F%2B+%26w@h/d").expect("valid");
+        assert_eq!(
+            url.decoded(url.url.password().expect("given"))
+                .expect("text"),
+            "p@/++&w"
+        );
+        assert!(!format!("{url} {url:?}").contains("p%40"));
+    }
+
+    #[test]
+    fn separate_login_wins() {
+        let url = DatabaseUrl::parse("postgresql://u:p@h/d").expect("valid");
+        let url = url.with_login(Some("other".to_owned()), None);
+        assert_eq!(url.to_string(), "postgresql://other@h:5432/d");
+    }
+
+    #[test]
+    fn nonsense_is_refused_without_being_quoted() {
+        for text in [
+            "secret",
+            "mysql://h/d",
+            "postgresql://h:port/d",
+            "postgresql://a:1,b:2/d",
+            "postgresql://h/d?sslmode=maybe",
+        ] {
+            let refused = DatabaseUrl::parse(text).expect_err(text);
+            assert!(!refused.contains("secret") && !refused.is_empty());
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! Configuration: the environment, read once, checked whole.
+//!
+//! Nothing outside this module reads the environment. [`Config::load`] reports every wrong
+//! variable at once; [`Config::settings`] shows what holds and where it came from.
+
+mod database;
+mod source;
+mod variables;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+pub use database::DatabaseUrl;
+pub use source::{Environment, Problem, Setting, Source};
+pub use variables::{VARIABLES, Variable};
+
+use crate::auth::PlainKey;
+use crate::limit::RateLimit;
+use crate::managed_pg;
+use crate::report::Retention;
+use crate::store::PoolSize;
+use crate::telemetry::LogFormat;
+use source::{HIDDEN, Reader};
+use variables as var;
+
+const DEFAULT_KEY: &str = "dev-key";
+const MAX_RETENTION_DAYS: u32 = 36_500;
+const MAX_MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Everything that can be configured, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Key of tenant `default`.
+    pub api_key: PlainKey,
+    /// Where the sessions go.
+    pub database: Database,
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// Per key.
+    pub rate_limit: RateLimit,
+    /// Checked, and reserved.
+    pub redis_url: Option<SecretString>,
+    /// How long sessions are kept.
+    pub retention: Retention,
+    /// Database connections.
+    pub pool: PoolSize,
+    /// How logs look and what is in them.
+    pub log: Log,
+    /// Where metrics are served.
+    pub metrics: MetricsAt,
+    /// Largest report in bytes.
+    pub max_body_bytes: usize,
+    settings: Vec<Setting>,
+}
+
+/// Where the sessions go.
+#[derive(Debug, Clone)]
+pub enum Database {
+    /// The built-in PostgreSQL.
+    BuiltIn(managed_pg::Settings),
+    /// A PostgreSQL that others run.
+    Url(DatabaseUrl),
+}
+
+/// How logs look and what is in them.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// JSON or text.
+    pub format: LogFormat,
+    /// A filter expression that has been checked.
+    filter: String,
+}
+
+impl Log {
+    /// The filter.
+    #[must_use]
+    pub fn filter(&self) -> EnvFilter {
+        EnvFilter::new(&self.filter)
+    }
+}
+
+/// Where metrics are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsAt {
+    /// Nowhere.
+    Off,
+    /// On the main listener.
+    Main,
+    /// On a listener of their own.
+    Own(SocketAddr),
+}
+
+/// All wrong variables at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError(pub Vec<Problem>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        let variables = if count == 1 { "variable" } else { "variables" };
+        write!(f, "{count} wrong environment {variables}:")?;
+        self.0
+            .iter()
+            .try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl Config {
+    /// Reads and checks the whole configuration.
+    ///
+    /// # Errors
+    /// Every variable that is wrong, what it was, and what is allowed.
+    pub fn load(environment: &Environment<'_>) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(environment);
+        let api_key = api_key(&mut reader);
+        let database = database(&mut reader, environment);
+        let port = reader.value(var::PORT, 8080, number(0, u16::MAX));
+        let host = reader.value(var::HOST, IpAddr::V4(Ipv4Addr::UNSPECIFIED), host);
+        let requests = reader.value(var::RATE_LIMIT_REQUESTS, 100, number(1, u32::MAX));
+        let window = reader.value(var::RATE_LIMIT_WINDOW_SEC, 60, number(1, 86_400));
+        let redis_url = redis_url(&mut reader);
+        let days = reader.value(var::RETENTION_DAYS, 90, number(0, MAX_RETENTION_DAYS));
+        let pool = pool(&mut reader);
+        let filter = reader.value(var::LOG_LEVEL, "info".to_owned(), log_filter);
+        let format = log_format(&mut reader);
+        let metrics = metrics(&mut reader);
+        let max_body_bytes = reader.value(
+            var::MAX_BODY_BYTES,
+            1_048_576,
+            number(1_024, MAX_MAX_BODY_BYTES),
+        );
+        if !reader.problems.is_empty() {
+            return Err(ConfigError(reader.problems));
+        }
+        Ok(Self {
+            api_key,
+            database: database.expect("None is a problem"),
+            listen: SocketAddr::new(host, port),
+            rate_limit: RateLimit {
+                requests: NonZeroU32::new(requests).expect("at least 1"),
+                window: Duration::from_secs(window),
+            },
+            redis_url,
+            retention: Retention::days(days),
+            pool,
+            log: Log { format, filter },
+            metrics,
+            max_body_bytes,
+            settings: reader.settings,
+        })
+    }
+
+    /// What holds, variable by variable, and where it came from; secrets hidden.
+    #[must_use]
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    /// Whether the key is the one that everybody knows.
+    #[must_use]
+    pub fn has_default_key(&self) -> bool {
+        self.api_key.expose() == DEFAULT_KEY
+    }
+}
+
+fn api_key(reader: &mut Reader<'_>) -> PlainKey {
+    let Some((key, source)) = reader.raw(var::API_KEY) else {
+        reader.setting(var::API_KEY, DEFAULT_KEY.to_owned(), Source::Default);
+        return PlainKey::new(DEFAULT_KEY.to_owned());
+    };
+    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let expected = "visible ASCII characters without blanks, as a header can carry them";
+        reader.problem(var::API_KEY.name, HIDDEN, expected);
+    }
+    reader.setting(var::API_KEY, HIDDEN.to_owned(), source);
+    PlainKey::new(key)
+}
+
+fn database(reader: &mut Reader<'_>, environment: &Environment<'_>) -> Option<Database> {
+    let url = reader.raw(var::DATABASE_URL);
+    let user = reader.raw(var::DATABASE_USER);
+    let password = reader.raw(var::DATABASE_PASSWORD);
+    let data_dir = reader.raw(var::DATA_DIR);
+    let Some((text, source)) = url else {
+        let default = var::DATABASE_URL.default.to_owned();
+        reader.setting(var::DATABASE_URL, default, Source::Default);
+        return built_in(reader, environment, data_dir).map(Database::BuiltIn);
+    };
+    let parsed = match DatabaseUrl::parse(&text) {
+        Ok(parsed) => parsed,
+        Err(expected) => {
+            reader.problem(var::DATABASE_URL.name, HIDDEN, &expected);
+            return None;
+        }
+    };
+    let value_of = |raw: &Option<(String, Source)>| raw.as_ref().map(|(value, _)| value.clone());
+    let parsed = parsed.with_login(value_of(&user), value_of(&password));
+    let Some(name) = parsed.user() else {
+        reader.problem(
+            var::DATABASE_USER.name,
+            "unset",
+            "a user, here or in DATABASE_URL",
+        );
+        return None;
+    };
+    reader.setting(var::DATABASE_URL, parsed.to_string(), source);
+    let source_of =
+        |raw: Option<(String, Source)>| raw.map_or(Source::Default, |(_, source)| source);
+    reader.setting(var::DATABASE_USER, name, source_of(user));
+    reader.setting(
+        var::DATABASE_PASSWORD,
+        HIDDEN.to_owned(),
+        source_of(password),
+    );
+    Some(Database::Url(parsed))
+}
+
+fn built_in(
+    reader: &mut Reader<'_>,
+    environment: &Environment<'_>,
+    data_dir: Option<(String, Source)>,
+) -> Option<managed_pg::Settings> {
+    let path = |name| environment.get(name).map(PathBuf::from);
+    let (dir, source) = match data_dir {
+        Some((dir, source)) => (Some(PathBuf::from(dir)), source),
+        None => {
+            let is_root = nix::unistd::geteuid().is_root();
+            let (home, xdg) = (path("HOME"), path("XDG_DATA_HOME"));
+            let default = managed_pg::default_data_dir(
+                std::env::consts::OS,
+                is_root,
+                home.as_deref(),
+                xdg.as_deref(),
+            );
+            (default, Source::Default)
+        }
+    };
+    let Some(dir) = dir else {
+        let expected = "a directory for the built-in PostgreSQL, or DATABASE_URL set";
+        reader.problem(var::DATA_DIR.name, "unset, and HOME too", expected);
+        return None;
+    };
+    // Postgres runs in another working directory than we do.
+    let dir = std::path::absolute(&dir).unwrap_or(dir);
+    reader.setting(var::DATA_DIR, dir.display().to_string(), source);
+    Some(managed_pg::Settings::new(
+        dir,
+        environment.get("PATH").as_deref(),
+    ))
+}
+
+fn pool(reader: &mut Reader<'_>) -> PoolSize {
+    let max = reader.value(var::MAX_POOL_SIZE, 20, number(1, 1_000));
+    // The default makes way for a small maximum; a number that somebody chose does not.
+    let min_idle = reader.value(var::MIN_IDLE, 5.min(max), number(0, max));
+    PoolSize { max, min_idle }
+}
+
+fn redis_url(reader: &mut Reader<'_>) -> Option<SecretString> {
+    let (url, source) = reader.raw(var::REDIS_URL)?;
+    let is_redis = Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "redis" | "rediss"));
+    if !is_redis {
+        reader.problem(
+            var::REDIS_URL.name,
+            HIDDEN,
+            "redis://host:port/db or rediss://…",
+        );
+    }
+    reader.setting(var::REDIS_URL, HIDDEN.to_owned(), source);
+    Some(url.into())
+}
+
+fn metrics(reader: &mut Reader<'_>) -> MetricsAt {
+    let is_on = reader.value(var::ENABLE_METRICS, true, boolean);
+    let own = match reader.raw(var::METRICS_ADDR) {
+        None => None,
+        Some((text, source)) => {
+            // A bare port means all addresses, as elsewhere.
+            let full = if text.starts_with(':') {
+                format!("0.0.0.0{text}")
+            } else {
+                text.clone()
+            };
+            match full.parse::<SocketAddr>() {
+                Ok(address) => {
+                    reader.setting(var::METRICS_ADDR, address.to_string(), source);
+                    Some(address)
+                }
+                Err(_) => {
+                    let expected = "an address with a port, such as 127.0.0.1:9090";
+                    reader.problem(var::METRICS_ADDR.name, &format!("{text:?}"), expected);
+                    None
+                }
+            }
+        }
+    };
+    match (is_on, own) {
+        (false, _) => MetricsAt::Off,
+        (true, None) => MetricsAt::Main,
+        (true, Some(address)) => MetricsAt::Own(address),
+    }
+}
+
+fn log_format(reader: &mut Reader<'_>) -> LogFormat {
+    match reader.raw(var::LOG_FORMAT) {
+        None => {
+            let fitting = LogFormat::fitting();
+            reader.setting(
+                var::LOG_FORMAT,
+                fitting.as_str().to_owned(),
+                Source::Default,
+            );
+            fitting
+        }
+        Some((text, source)) => {
+            let format = match text.to_ascii_lowercase().as_str() {
+                "json" => LogFormat::Json,
+                "text" => LogFormat::Text,
+                _ => {
+                    reader.problem(var::LOG_FORMAT.name, &format!("{text:?}"), "text or json");
+                    LogFormat::Json
+                }
+            };
+            reader.setting(var::LOG_FORMAT, format.as_str().to_owned(), source);
+            format
+        }
+    }
+}
+
+/// A level in any case, or a filter expression.
+fn log_filter(text: &str) -> Result<String, String> {
+    const EXPECTED: &str =
+        "ERROR, WARN, INFO, DEBUG or TRACE, or a filter such as info,media3watch=debug";
+    let is_expression = text.contains(['=', ',']);
+    let is_level = tracing::level_filters::LevelFilter::from_str(text).is_ok();
+    // A single word that is no level would be taken for the name of a module.
+    if (is_expression || is_level) && EnvFilter::try_new(text.to_ascii_lowercase()).is_ok() {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(EXPECTED.to_owned())
+}
+
+fn host(text: &str) -> Result<IpAddr, String> {
+    if text == "localhost" {
+        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    bare.parse()
+        .map_err(|_| "an IP address such as 0.0.0.0, 127.0.0.1 or ::".to_owned())
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("true or false".to_owned()),
+    }
+}
+
+fn number<T>(min: T, max: T) -> impl FnOnce(&str) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + fmt::Display,
+{
+    move |text| match text.parse::<T>() {
+        Ok(number) if number >= min && number <= max => Ok(number),
+        _ => Err(format!("a whole number from {min} to {max}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let get = |name: &str| {
+            variables
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).into())
+        };
+        Config::load(&Environment::new(get))
+    }
+
+    const DB: (&str, &str) = ("DATABASE_URL", "postgresql://u:canary@h/d");
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let config = load(&[("HOME", "/home/someone")]).expect("valid");
+        assert!(config.has_default_key());
+        assert_eq!(config.listen.to_string(), "0.0.0.0:8080");
+        assert_eq!(config.rate_limit.requests.get(), 100);
+        assert_eq!(config.rate_limit.window, Duration::from_secs(60));
+        assert_eq!(config.retention, Retention::days(90));
+        assert_eq!(
+            config.pool,
+            PoolSize {
+                max: 20,
+                min_idle: 5
+            }
+        );
+        assert_eq!(config.metrics, MetricsAt::Main);
+        assert_eq!(config.max_body_bytes, 1_048_576);
+        assert!(matches!(config.database, Database::BuiltIn(_)));
+    }
+
+    #[test]
+    fn empty_counts_as_unset() {
+        let config = load(&[DB, ("PORT", ""), ("M3W_API_KEY", "")]).expect("valid");
+        assert_eq!(config.listen.port(), 8080);
+        assert!(config.has_default_key());
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once_and_secrets_stay_hidden() {
+        let error = load(&[
+            ("DATABASE_URL", "mysql://canary"),
+            ("M3W_API_KEY", "canary key"),
+            ("PORT", "80800"),
+            ("HOST", "everywhere"),
+            ("RATE_LIMIT_REQUESTS", "0"),
+            ("RETENTION_DAYS", "-1"),
+            ("HIKARI_MAX_POOL_SIZE", "3"),
+            ("HIKARI_MIN_IDLE", "4"),
+            ("LOG_LEVEL", "loud"),
+            ("LOG_FORMAT", "xml"),
+            ("ENABLE_METRICS", "maybe"),
+            ("METRICS_ADDR", "9090"),
+            ("MAX_BODY_BYTES", "1MB"),
+            ("REDIS_URL", "canary:6379"),
+        ])
+        .expect_err("wrong");
+        let text = error.to_string();
+        assert_eq!(error.0.len(), 13, "{text}");
+        assert!(!text.contains("canary"), "{text}");
+        assert!(text.contains("PORT is \"80800\", expected a whole number from 0 to 65535"));
+    }
+
+    #[test]
+    fn secrets_come_from_files_too() {
+        let file = tempfile::NamedTempFile::new().expect("temp file");
+        std::fs::write(file.path(), "from-file\n").expect("written");
+        let path = file.path().to_str().expect("UTF-8").to_owned();
+        let config = load(&[DB, ("M3W_API_KEY_FILE", &path)]).expect("valid");
+        assert_eq!(config.api_key.expose(), "from-file");
+        let both = load(&[DB, ("M3W_API_KEY_FILE", &path), ("M3W_API_KEY", "x")]);
+        assert!(
+            both.expect_err("both")
+                .to_string()
+                .contains("only one of it and M3W_API_KEY")
+        );
+        assert!(load(&[DB, ("M3W_API_KEY_FILE", "/does/not/exist")]).is_err());
+    }
+
+    #[test]
+    fn levels_in_any_case_and_filters_are_taken() {
+        for level in [
+            "info",
+            "WARN",
+            "Debug",
+            "info,media3watch=debug",
+            "media3watch::store=TRACE",
+        ] {
+            assert!(load(&[DB, ("LOG_LEVEL", level)]).is_ok(), "{level}");
+        }
+    }
+
+    #[test]
+    fn a_small_pool_takes_the_default_idle_along() {
+        let config = load(&[DB, ("HIKARI_MAX_POOL_SIZE", "2")]).expect("valid");
+        assert_eq!(
+            config.pool,
+            PoolSize {
+                max: 2,
+                min_idle: 2
+            }
+        );
+    }
+
+    #[test]
+    fn settings_show_sources_and_no_secrets() {
+        let config = load(&[DB, ("PORT", "1234"), ("M3W_API_KEY", "canary")]).expect("valid");
+        let shown = format!("{:?}", config.settings());
+        assert!(!shown.contains("canary") && !format!("{config:?}").contains("canary"));
+        let port = config
+            .settings()
+            .iter()
+            .find(|s| s.name == "PORT")
+            .expect("there");
+        assert_eq!(
+            (port.value.as_str(), &port.source),
+            ("1234", &Source::Environment)
+        );
+    }
+}

@@ -1,0 +1,69 @@
+//! Who may come in: key, scope, rate limit, in this order and before the body is read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::error::Error;
+use super::observe::Seen;
+use crate::app::App;
+use crate::auth::Scope;
+use crate::limit::Decision;
+
+const API_KEY: &str = "x-api-key";
+
+/// Lets a request through with its [`crate::auth::Caller`] as an extension.
+pub(super) async fn admit(
+    State((app, scope)): State<(Arc<App>, Scope)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let presented = request
+        .headers()
+        .get(API_KEY)
+        .map_or(&b""[..], |key| key.as_bytes());
+    let Some(caller) = app.keys.authenticate(presented).cloned() else {
+        app.metrics.rejected("INVALID_API_KEY");
+        return Error::InvalidApiKey.into_response();
+    };
+    let seen = Seen {
+        tenant: caller.tenant.clone(),
+    };
+    if !caller.may(scope) {
+        app.metrics.rejected("FORBIDDEN");
+        let mut response = Error::Forbidden(scope).into_response();
+        response.extensions_mut().insert(seen);
+        return response;
+    }
+    let decision = app.limiter.take(&caller);
+    let mut response = if let Some(wait) = decision.retry_after {
+        app.metrics.rate_limited(&caller.tenant);
+        Error::Limited(wait).into_response()
+    } else {
+        request.extensions_mut().insert(caller);
+        next.run(request).await
+    };
+    response.extensions_mut().insert(seen);
+    tell_limit(response.headers_mut(), decision);
+    response
+}
+
+fn tell_limit(headers: &mut HeaderMap, decision: Decision) {
+    headers.insert(
+        HeaderName::from_static("ratelimit-limit"),
+        decision.limit.into(),
+    );
+    headers.insert(
+        HeaderName::from_static("ratelimit-remaining"),
+        decision.remaining.into(),
+    );
+    let reset = decision.reset + Duration::from_millis(999);
+    headers.insert(
+        HeaderName::from_static("ratelimit-reset"),
+        reset.as_secs().into(),
+    );
+}

@@ -1,0 +1,124 @@
+//! Reading a body: type, size, time, and decompression, each with a limit.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+
+use super::decode::{Encoding, decode};
+use super::error::Error;
+
+/// How long a body may take, and how long it may stand still.
+const TOTAL: Duration = Duration::from_secs(60);
+const STILL: Duration = Duration::from_secs(10);
+/// What is read and thrown away of a body that is too large, so that the client, still
+/// sending, gets to see the answer.
+const DISCARD_BYTES: usize = 16 * 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(2);
+
+/// How a body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Json,
+    Ndjson,
+}
+
+impl Format {
+    /// From the content type; a body without one is taken for JSON.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Error> {
+        const EXPECTED: &str =
+            "expected Content-Type application/json, or application/x-ndjson for a batch";
+        let Some(value) = headers.get(CONTENT_TYPE) else {
+            return Ok(Self::Json);
+        };
+        let value = value
+            .to_str()
+            .map_err(|_| Error::UnsupportedMediaType(EXPECTED))?;
+        let essence = value
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
+        match essence.as_str() {
+            "application/json" => Ok(Self::Json),
+            "application/x-ndjson" | "application/ndjson" => Ok(Self::Ndjson),
+            _ if essence.starts_with("application/") && essence.ends_with("+json") => {
+                Ok(Self::Json)
+            }
+            _ => Err(Error::UnsupportedMediaType(EXPECTED)),
+        }
+    }
+}
+
+/// The body after decompression; neither as sent nor after it larger than `limit` bytes.
+pub(super) async fn read(request: Request, limit: usize) -> Result<Bytes, Error> {
+    let headers = request.headers();
+    let encoding = Encoding::of(headers)?;
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok())
+        .unwrap_or(0);
+    let mut body = request.into_body();
+    if announced > limit {
+        return Err(too_large(body, limit).await);
+    }
+    let sent = match tokio::time::timeout(TOTAL, collect(&mut body, announced, limit)).await {
+        Ok(Ok(Some(sent))) => sent,
+        Ok(Ok(None)) => return Err(too_large(body, limit).await),
+        Ok(Err(error)) => return Err(error),
+        Err(_) => return Err(Error::Timeout),
+    };
+    decode(encoding, sent, limit)
+}
+
+/// `None` when the body is larger than `limit`.
+async fn collect(body: &mut Body, announced: usize, limit: usize) -> Result<Option<Bytes>, Error> {
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    let mut length = 0;
+    loop {
+        let frame = match tokio::time::timeout(STILL, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => break,
+            // Standing still, gone, or talking nonsense: cut off all the same.
+            Ok(Some(Err(_))) | Err(_) => return Err(Error::Timeout),
+        };
+        let Ok(chunk) = frame.into_data() else {
+            continue;
+        };
+        length += chunk.len();
+        if length > limit {
+            return Ok(None);
+        }
+        // Most reports come in one piece, which need not be copied.
+        if first.is_empty() && all.is_empty() {
+            first = chunk;
+        } else {
+            all.reserve(announced.saturating_sub(all.len()));
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&chunk);
+        }
+    }
+    Ok(Some(if all.is_empty() { first } else { all.freeze() }))
+}
+
+/// Reads on for a moment, so that a client that is still sending gets to see the answer.
+async fn too_large(mut body: Body, limit: usize) -> Error {
+    let discard = async {
+        let mut discarded = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            discarded += frame.data_ref().map_or(0, Bytes::len);
+            if discarded > DISCARD_BYTES {
+                break;
+            }
+        }
+    };
+    // Whether it ended or not: the answer is the same.
+    let _ = tokio::time::timeout(DISCARD_TIME, discard).await;
+    Error::TooLarge(format!("the body is larger than {limit} bytes"))
+}

@@ -1,0 +1,149 @@
+//! Decompression with a limit on what comes out: a bomb costs no more than an honest body.
+
+use std::io::{Read, Result as IoResult};
+
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_ENCODING;
+use bytes::Bytes;
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+
+use super::error::Error;
+use crate::report::Rejection;
+
+/// Largest window that a zstd frame may ask for, as a power of two: 8 MiB, which the format's
+/// specification asks decoders to support.
+const ZSTD_WINDOW_LOG: u32 = 23;
+const BROTLI_BUFFER_BYTES: usize = 4096;
+
+/// A content encoding that we read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Identity,
+    Gzip,
+    Deflate,
+    Brotli,
+    Zstd,
+}
+
+impl Encoding {
+    /// From the header; one encoding at most.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Error> {
+        const EXPECTED: Error = Error::UnsupportedMediaType(
+            "expected no Content-Encoding, or one of gzip, deflate, br, zstd",
+        );
+        let mut values = headers.get_all(CONTENT_ENCODING).iter();
+        let Some(value) = values.next() else {
+            return Ok(Self::Identity);
+        };
+        if values.next().is_some() {
+            return Err(EXPECTED);
+        }
+        match value
+            .to_str()
+            .unwrap_or("?")
+            .trim()
+            .to_ascii_lowercase()
+            .as_str()
+        {
+            "" | "identity" => Ok(Self::Identity),
+            "gzip" | "x-gzip" => Ok(Self::Gzip),
+            "deflate" => Ok(Self::Deflate),
+            "br" => Ok(Self::Brotli),
+            "zstd" => Ok(Self::Zstd),
+            _ => Err(EXPECTED),
+        }
+    }
+}
+
+/// Decompresses a body to at most `limit` bytes.
+pub(super) fn decode(encoding: Encoding, sent: Bytes, limit: usize) -> Result<Bytes, Error> {
+    let decoded = match encoding {
+        Encoding::Identity => return Ok(sent),
+        Encoding::Gzip => read_up_to(MultiGzDecoder::new(&sent[..]), limit),
+        // The standard means zlib; some clients send the bare stream.
+        Encoding::Deflate if is_zlib(&sent) => read_up_to(ZlibDecoder::new(&sent[..]), limit),
+        Encoding::Deflate => read_up_to(DeflateDecoder::new(&sent[..]), limit),
+        Encoding::Brotli => read_up_to(
+            brotli::Decompressor::new(&sent[..], BROTLI_BUFFER_BYTES),
+            limit,
+        ),
+        Encoding::Zstd => zstd_decoder(&sent).and_then(|decoder| read_up_to(decoder, limit)),
+    };
+    match decoded {
+        Ok(bytes) if bytes.len() > limit => Err(Error::TooLarge(format!(
+            "the body is larger than {limit} bytes once decompressed"
+        ))),
+        Ok(bytes) => Ok(bytes.into()),
+        Err(_) => Err(Rejection::invalid("$", "the body cannot be decompressed").into()),
+    }
+}
+
+/// One byte more than the limit is enough to know.
+fn read_up_to(reader: impl Read, limit: usize) -> IoResult<Vec<u8>> {
+    let mut decoded = Vec::new();
+    reader.take(limit as u64 + 1).read_to_end(&mut decoded)?;
+    Ok(decoded)
+}
+
+fn zstd_decoder(sent: &[u8]) -> IoResult<impl Read> {
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(sent)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+    Ok(decoder)
+}
+
+/// RFC 1950: the low four bits of the first byte are 8, and both bytes together a multiple of 31.
+fn is_zlib(sent: &[u8]) -> bool {
+    matches!(sent, [first, second, ..]
+        if first & 0x0f == 8 && u16::from_be_bytes([*first, *second]).is_multiple_of(31))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(bytes).expect("in memory");
+        encoder.finish().expect("in memory")
+    }
+
+    #[test]
+    fn what_comes_out_is_limited() {
+        let bomb = Bytes::from(gzip(&vec![b' '; 1_000_000]));
+        assert!(bomb.len() < 2_000);
+        assert!(matches!(
+            decode(Encoding::Gzip, bomb.clone(), 999_999),
+            Err(Error::TooLarge(_))
+        ));
+        assert_eq!(
+            decode(Encoding::Gzip, bomb, 1_000_000).expect("fits").len(),
+            1_000_000
+        );
+    }
+
+    #[test]
+    fn a_truncated_body_is_refused() {
+        let mut cut = gzip(b"{\"sessionId\":\"s\"}");
+        cut.truncate(cut.len() - 9);
+        assert!(matches!(
+            decode(Encoding::Gzip, cut.into(), 100),
+            Err(Error::Rejected(_))
+        ));
+    }
+
+    #[test]
+    fn deflate_is_read_with_and_without_its_frame() {
+        let text = b"{}{}{}{}{}{}{}{}";
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        zlib.write_all(text).expect("in memory");
+        let mut bare = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+        bare.write_all(text).expect("in memory");
+        for sent in [zlib.finish().expect("zlib"), bare.finish().expect("bare")] {
+            assert_eq!(
+                &decode(Encoding::Deflate, sent.into(), 100).expect("decoded")[..],
+                text
+            );
+        }
+    }
+}

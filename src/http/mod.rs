@@ -1,0 +1,84 @@
+//! HTTP: routes, and what surrounds every request.
+//!
+//! ```text
+//! connection (cap, timeouts) ─▶ observe (request id, metrics, log, errors as JSON)
+//!   ─▶ admit (key, scope, rate limit) ─▶ handler
+//! ```
+
+mod admit;
+mod body;
+mod connection;
+mod decode;
+mod error;
+mod observe;
+mod openapi;
+mod server;
+mod sessions;
+mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+
+pub use error::Error;
+pub use openapi::document as openapi_document;
+pub use server::{Limits, serve};
+
+use crate::app::App;
+use crate::auth::Scope;
+
+/// Largest batch request in bytes, before and after decompression.
+pub const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// Most reports in a batch request.
+pub const MAX_BATCH_REPORTS: usize = 1_000;
+
+/// Methods and routes, for metrics that start at zero.
+pub const ROUTES: [(&str, &str); 8] = [
+    ("POST", "/v1/sessions"),
+    ("POST", "/v1/sessions/batch"),
+    ("GET", "/v1/sessions/{sessionId}"),
+    ("GET", "/health"),
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
+    ("GET", "/metrics"),
+    ("GET", "/openapi.json"),
+];
+
+/// All routes of the public listener.
+#[must_use]
+pub fn router(app: Arc<App>) -> Router {
+    let admit = |scope| from_fn_with_state((Arc::clone(&app), scope), admit::admit);
+    let ingest = Router::new()
+        .route("/v1/sessions", post(sessions::post_one))
+        .route("/v1/sessions/batch", post(sessions::post_batch))
+        .route_layer(admit(Scope::Ingest));
+    let read = Router::new()
+        .route("/v1/sessions/{sessionId}", get(sessions::get_one))
+        .route_layer(admit(Scope::Read));
+    let mut open = Router::new()
+        .route("/health", get(status::health))
+        .route("/health/live", get(status::live))
+        .route("/health/ready", get(status::ready))
+        .route("/openapi.json", get(status::openapi));
+    if app.metrics_on_main {
+        open = open.route("/metrics", get(status::metrics));
+    }
+    finish(app, ingest.merge(read).merge(open))
+}
+
+/// The routes of the listener of `METRICS_ADDR`.
+#[must_use]
+pub fn metrics_router(app: Arc<App>) -> Router {
+    finish(app, Router::new().route("/metrics", get(status::metrics)))
+}
+
+fn finish(app: Arc<App>, routes: Router<Arc<App>>) -> Router {
+    routes
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .fallback(async || Error::NotFound("no such path"))
+        .layer(from_fn(observe::matched))
+        .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
+        .with_state(app)
+}

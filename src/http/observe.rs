@@ -1,0 +1,177 @@
+//! What every request gets: an id, a count, a log line; and errors their body.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use serde_json::json;
+
+use super::error::Error;
+use crate::app::App;
+use crate::auth::Tenant;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MAX_REQUEST_ID_CHARS: usize = 64;
+
+/// What handlers tell the log line, as an extension of the response.
+#[derive(Clone)]
+pub(super) struct Seen {
+    pub(super) tenant: Tenant,
+}
+
+/// What became of the request's report, for the log line.
+#[derive(Clone, Copy)]
+pub(super) struct OutcomeName(pub(super) &'static str);
+
+/// The route template, carried from the router, which knows it, out to `observe`.
+#[derive(Clone)]
+struct Route(MatchedPath);
+
+/// Innermost layer: notes the route on the response.
+pub(super) async fn matched(path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if let Some(path) = path {
+        response.extensions_mut().insert(Route(path));
+    }
+    response
+}
+
+/// Outermost layer.
+pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let request_id = request_id(request.headers());
+    let method = request.method().clone();
+    // Logs what it has also when the client hangs up and this future is dropped.
+    let mut line = Line {
+        app: &app,
+        method: method.as_str(),
+        request_id: &request_id,
+        started,
+        answered: false,
+    };
+
+    let mut response = next.run(request).await;
+    let error = response.extensions_mut().remove::<Error>();
+    if let Some(error) = &error {
+        write_error(&app, &mut response, error, &request_id);
+    }
+    let id = HeaderValue::from_str(&request_id).expect("checked when it was taken");
+    response.headers_mut().insert(REQUEST_ID, id);
+    line.answered(&response, error.as_ref());
+    response
+}
+
+struct Line<'a> {
+    app: &'a App,
+    method: &'a str,
+    request_id: &'a str,
+    started: Instant,
+    answered: bool,
+}
+
+impl Line<'_> {
+    fn answered(&mut self, response: &Response, error: Option<&Error>) {
+        self.answered = true;
+        let took = self.started.elapsed();
+        let status = response.status().as_u16();
+        let extensions = response.extensions();
+        let route = extensions
+            .get::<Route>()
+            .map_or("unmatched", |route| route.0.as_str());
+        self.app
+            .metrics
+            .http_request(self.method, route, status, took);
+        let tenant = extensions
+            .get::<Seen>()
+            .map_or("", |seen| seen.tenant.as_str());
+        let outcome = error
+            .map(|error| error.status().1)
+            .or_else(|| extensions.get::<OutcomeName>().map(|outcome| outcome.0))
+            .unwrap_or("ok");
+        let (method, request_id) = (self.method, self.request_id);
+        let duration_ms = millis(took);
+        // Probes and scrapes come all the time and say little.
+        if matches!(
+            route,
+            "/health" | "/health/live" | "/health/ready" | "/metrics"
+        ) && status < 500
+        {
+            tracing::debug!(
+                method,
+                route,
+                status,
+                duration_ms,
+                request_id,
+                tenant,
+                outcome,
+                "request"
+            );
+        } else {
+            tracing::info!(
+                method,
+                route,
+                status,
+                duration_ms,
+                request_id,
+                tenant,
+                outcome,
+                "request"
+            );
+        }
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            let (method, request_id) = (self.method, self.request_id);
+            let duration_ms = millis(self.started.elapsed());
+            tracing::info!(
+                method,
+                duration_ms,
+                request_id,
+                outcome = "client_gone",
+                "request"
+            );
+        }
+    }
+}
+
+/// Milliseconds with microseconds behind the point.
+fn millis(took: std::time::Duration) -> f64 {
+    took.as_micros() as f64 / 1000.0
+}
+
+fn write_error(app: &App, response: &mut Response, error: &Error, request_id: &str) {
+    let body = json!({"error": {
+        "code": error.status().1,
+        "message": error.message(request_id),
+        "timestamp": app.clock.now().0,
+    }});
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(seconds) = error.retry_after() {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    *response.body_mut() = Body::from(body.to_string());
+}
+
+/// The client's id where it is a plain one, so that its log and ours can be joined.
+fn request_id(headers: &HeaderMap) -> String {
+    let is_plain = |id: &&str| {
+        (1..=MAX_REQUEST_ID_CHARS).contains(&id.len())
+            && id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    let sent = headers
+        .get(REQUEST_ID)
+        .and_then(|id| id.to_str().ok())
+        .filter(is_plain);
+    sent.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
+}

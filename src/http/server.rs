@@ -1,0 +1,109 @@
+//! The accept loop: a cap on connections, and a stop that lets requests finish.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::connection;
+use crate::telemetry::Metrics;
+
+const H2_PING_EVERY: Duration = Duration::from_secs(20);
+const H2_STREAMS: u32 = 128;
+const H1_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What a client may cost before it has sent a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at the same time; more wait in the kernel's queue.
+    pub connections: usize,
+    /// From the first byte of a request to the end of its head; for a new connection, from
+    /// the accept.
+    pub head: Duration,
+    /// Between requests. Above 15 s, the pace of SDK 1.x, so that it can reuse connections.
+    pub idle: Duration,
+    /// For requests to finish once the server is stopping.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 8_192,
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            drain: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Serves until `stopping`; then takes no more connections, finishes the requests under way,
+/// and returns.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    stopping: CancellationToken,
+) {
+    let mut http = Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .max_buf_size(H1_BUFFER_BYTES);
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(H2_PING_EVERY)
+        .max_concurrent_streams(H2_STREAMS);
+    let http = Arc::new(http);
+    let graceful = GracefulShutdown::new();
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    loop {
+        let slot = tokio::select! {
+            slot = Arc::clone(&slots).acquire_owned() => slot.expect("never closed"),
+            () = stopping.cancelled() => break,
+        };
+        let stream = tokio::select! {
+            stream = accept(&listener) => stream,
+            () = stopping.cancelled() => break,
+        };
+        let (http, router, metrics) = (Arc::clone(&http), router.clone(), Arc::clone(&metrics));
+        let watcher = graceful.watcher();
+        tokio::spawn(async move {
+            metrics.connections.inc();
+            connection::serve(&http, stream, router, limits, watcher).await;
+            metrics.connections.dec();
+            drop(slot);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(limits.drain, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("some requests did not finish in time");
+    }
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Answers are small and wait for nothing.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
+            Err(error) => {
+                // Out of file descriptors, or a client gone before we looked: go on, but
+                // do not spin.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The session endpoints: posting one report, posting many, reading one session.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use bytes::Bytes;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::body::{Format, read};
+use super::error::Error;
+use super::observe::OutcomeName;
+use super::openapi::{ErrorBody, ReportBody, SessionBody};
+use super::{MAX_BATCH_BYTES, MAX_BATCH_REPORTS};
+use crate::app::App;
+use crate::auth::Caller;
+use crate::ingest::{Answer, Outcome};
+use crate::report::{self, Code, Rejection};
+
+/// Answer to a report that is committed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Success {
+    #[schema(example = "success")]
+    status: &'static str,
+    #[serde(rename = "sessionId")]
+    #[schema(example = "7b0c2e0e-5d0f-4b5e-9b43-0d5ce3a6c001")]
+    session_id: String,
+}
+
+/// Answer to a batch.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BatchResult {
+    /// Reports committed now or before.
+    accepted: usize,
+    /// Reports refused; all others are committed.
+    rejected: usize,
+    /// One for each report, in order.
+    results: Vec<ItemResult>,
+}
+
+/// What became of one report of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ItemResult {
+    /// Position in the request, from 0; blank lines of NDJSON are not counted.
+    index: usize,
+    /// As far as it could be read.
+    session_id: Option<String>,
+    /// `stored`, `duplicate`, `stale` or `rejected`.
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ItemError>,
+}
+
+/// Why a report of a batch was refused.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ItemError {
+    #[schema(example = "INVALID_SCHEMA")]
+    code: &'static str,
+    #[schema(example = "$.timestamp: is required")]
+    message: String,
+}
+
+/// Stores one report. 200 means that it is committed.
+#[utoipa::path(post, path = "/v1/sessions", tag = "sessions",
+    security(("apiKey" = [])),
+    request_body(content = ReportBody, description = "One report of any SDK generation; may be compressed (gzip, deflate, br, zstd)"),
+    responses(
+        (status = 200, description = "Committed, now or by an earlier report that is as new", body = Success),
+        (status = 400, description = "INVALID_SCHEMA or UNSUPPORTED_SCHEMA_VERSION: refused, and kept for the operator", body = ErrorBody),
+        (status = 401, description = "INVALID_API_KEY", body = ErrorBody),
+        (status = 403, description = "FORBIDDEN: the key lacks the scope ingest", body = ErrorBody),
+        (status = 408, description = "REQUEST_TIMEOUT: the body did not arrive in time", body = ErrorBody),
+        (status = 413, description = "PAYLOAD_TOO_LARGE, before or after decompression", body = ErrorBody),
+        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),
+        (status = 429, description = "RATE_LIMIT_EXCEEDED, with Retry-After", body = ErrorBody),
+        (status = 500, description = "INTERNAL_ERROR", body = ErrorBody),
+        (status = 503, description = "DATABASE_ERROR or OVERLOADED, with Retry-After", body = ErrorBody)))]
+pub(super) async fn post_one(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Error> {
+    let body = count_refusal(&app, async {
+        if Format::of(request.headers())? == Format::Ndjson {
+            return Err(Error::UnsupportedMediaType(
+                "NDJSON goes to /v1/sessions/batch",
+            ));
+        }
+        read(request, app.max_body_bytes).await
+    })
+    .await?;
+    let answer = receive(&app, caller, vec![body])
+        .await?
+        .pop()
+        .ok_or(Error::Internal)?;
+    let outcome = OutcomeName(answer.outcome.as_str());
+    acknowledged(&answer.outcome)?;
+    let session_id = answer.session_id.ok_or(Error::Internal)?;
+    let mut response = Json(Success {
+        status: "success",
+        session_id,
+    })
+    .into_response();
+    response.extensions_mut().insert(outcome);
+    Ok(response)
+}
+
+/// Stores up to 1,000 reports, each for itself.
+#[utoipa::path(post, path = "/v1/sessions/batch", tag = "sessions",
+    security(("apiKey" = [])),
+    request_body(content((Vec<ReportBody> = "application/json"), (String = "application/x-ndjson")),
+        description = "A JSON array of reports, or one report per line; up to 1,000 reports and 8 MiB"),
+    responses(
+        (status = 200, description = "One result per report; what is not rejected is committed", body = BatchResult),
+        (status = 400, description = "INVALID_SCHEMA: not an array", body = ErrorBody),
+        (status = 401, description = "INVALID_API_KEY", body = ErrorBody),
+        (status = 403, description = "FORBIDDEN: the key lacks the scope ingest", body = ErrorBody),
+        (status = 408, description = "REQUEST_TIMEOUT: the body did not arrive in time", body = ErrorBody),
+        (status = 413, description = "PAYLOAD_TOO_LARGE, or more than 1,000 reports", body = ErrorBody),
+        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = ErrorBody),
+        (status = 429, description = "RATE_LIMIT_EXCEEDED, with Retry-After", body = ErrorBody),
+        (status = 500, description = "INTERNAL_ERROR", body = ErrorBody),
+        (status = 503, description = "DATABASE_ERROR or OVERLOADED, with Retry-After: send the whole batch again", body = ErrorBody)))]
+pub(super) async fn post_batch(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Error> {
+    let limit = app.max_body_bytes.max(MAX_BATCH_BYTES);
+    let (format, body) = count_refusal(&app, async {
+        let format = Format::of(request.headers())?;
+        Ok((format, read(request, limit).await?))
+    })
+    .await?;
+    let split = match format {
+        Format::Ndjson => Ok(report::split_lines(&body)),
+        Format::Json => report::split_array(&body),
+    };
+    let bodies: Vec<Bytes> = match split {
+        Ok(items) if items.len() <= MAX_BATCH_REPORTS => {
+            items.into_iter().map(|item| body.slice_ref(item)).collect()
+        }
+        Ok(items) => {
+            let (given, most) = (items.len(), MAX_BATCH_REPORTS);
+            return Err(refuse(
+                &app,
+                caller,
+                body,
+                Rejection {
+                    code: Code::PayloadTooLarge,
+                    field: "$".to_owned(),
+                    detail: format!("{given} reports, at most {most} in one batch"),
+                },
+            )
+            .await);
+        }
+        Err(rejection) => return Err(refuse(&app, caller, body, rejection).await),
+    };
+    let answers = receive(&app, caller, bodies).await?;
+    let mut results = Vec::with_capacity(answers.len());
+    for (index, answer) in answers.into_iter().enumerate() {
+        let Answer {
+            session_id,
+            outcome,
+        } = answer;
+        let (status, error) = match outcome {
+            Outcome::Stored | Outcome::Updated => ("stored", None),
+            Outcome::Duplicate => ("duplicate", None),
+            Outcome::Stale => ("stale", None),
+            Outcome::Rejected(rejection) => {
+                let (code, message) = (rejection.code.as_str(), rejection.to_string());
+                ("rejected", Some(ItemError { code, message }))
+            }
+            // Reports that made it are duplicates when the client sends the batch again.
+            failed => return Err(acknowledged(&failed).err().unwrap_or(Error::Internal)),
+        };
+        results.push(ItemResult {
+            index,
+            session_id,
+            status,
+            error,
+        });
+    }
+    let rejected = results
+        .iter()
+        .filter(|result| result.error.is_some())
+        .count();
+    let accepted = results.len() - rejected;
+    let mut response = Json(BatchResult {
+        accepted,
+        rejected,
+        results,
+    })
+    .into_response();
+    response.extensions_mut().insert(OutcomeName("batch"));
+    Ok(response)
+}
+
+/// One session of the key's tenant: its columns, the newest report, and the timeline.
+#[utoipa::path(get, path = "/v1/sessions/{sessionId}", tag = "sessions",
+    security(("apiKey" = [])),
+    params(("sessionId" = String, Path, description = "As the SDK made it")),
+    responses(
+        (status = 200, description = "The session", body = SessionBody),
+        (status = 401, description = "INVALID_API_KEY", body = ErrorBody),
+        (status = 403, description = "FORBIDDEN: the key lacks the scope read", body = ErrorBody),
+        (status = 404, description = "NOT_FOUND in the key's tenant", body = ErrorBody),
+        (status = 429, description = "RATE_LIMIT_EXCEEDED, with Retry-After", body = ErrorBody),
+        (status = 503, description = "DATABASE_ERROR, with Retry-After", body = ErrorBody)))]
+pub(super) async fn get_one(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, axum::extract::rejection::PathRejection>,
+) -> Result<Response, Error> {
+    const UNKNOWN: Error = Error::NotFound("no such session");
+    // A path that is no text, or holds what no id may, names no session.
+    let Ok(Path(session_id)) = path else {
+        return Err(UNKNOWN);
+    };
+    if session_id.contains('\0') {
+        return Err(UNKNOWN);
+    }
+    match app.store.session(&caller.tenant, &session_id).await {
+        Ok(Some(json)) => Ok(([(CONTENT_TYPE, "application/json")], json).into_response()),
+        Ok(None) => Err(UNKNOWN),
+        Err(error) if error.is_temporary() => {
+            tracing::warn!(%error, "a session could not be read");
+            Err(Error::Database)
+        }
+        Err(error) => {
+            tracing::error!(%error, "a session could not be read");
+            Err(Error::Internal)
+        }
+    }
+}
+
+/// Takes bodies in, in a task of its own: a client that hangs up cancels nothing.
+async fn receive(app: &Arc<App>, caller: Caller, bodies: Vec<Bytes>) -> Result<Vec<Answer>, Error> {
+    let (ingest, at) = (Arc::clone(&app.ingest), app.clock.now());
+    let received = tokio::spawn(async move { ingest.receive(&caller.tenant, bodies, at).await });
+    received.await.map_err(|_| Error::Internal)
+}
+
+/// Refuses a whole batch, and keeps its bytes.
+async fn refuse(app: &Arc<App>, caller: Caller, body: Bytes, rejection: Rejection) -> Error {
+    let (ingest, at) = (Arc::clone(&app.ingest), app.clock.now());
+    let refused =
+        tokio::spawn(async move { ingest.refuse(&caller.tenant, body, rejection, at).await });
+    match refused.await {
+        Ok(outcome) => acknowledged(&outcome).err().unwrap_or(Error::Internal),
+        Err(_) => Error::Internal,
+    }
+}
+
+/// Counts bodies that are refused before anyone could look into them.
+async fn count_refusal<T>(
+    app: &App,
+    reading: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let result = reading.await;
+    if let Err(error) = &result {
+        app.metrics.rejected(error.status().1);
+    }
+    result
+}
+
+fn acknowledged(outcome: &Outcome) -> Result<(), Error> {
+    match outcome {
+        Outcome::Stored | Outcome::Updated | Outcome::Duplicate | Outcome::Stale => Ok(()),
+        Outcome::Rejected(rejection) => Err(rejection.clone().into()),
+        Outcome::Busy => Err(Error::Overloaded),
+        Outcome::Failed => Err(Error::Database),
+        Outcome::Bug => Err(Error::Internal),
+    }
+}

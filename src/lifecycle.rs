@@ -1,0 +1,142 @@
+//! From configuration to a running server, and from a signal to a clean end.
+//!
+//! The end, in order: readiness off, no new connections, requests under way answered with
+//! `Connection: close`, batches flushed, jobs ended, pool closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, Clock};
+use crate::auth::Keys;
+use crate::config::{Config, MetricsAt};
+use crate::http::{self, Limits};
+use crate::ingest::{Bounds, Ingest};
+use crate::jobs;
+use crate::limit::Limiter;
+use crate::store::{MigrateError, Store};
+use crate::telemetry::Metrics;
+
+/// How long a starting server waits for its Postgres.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long jobs and open connections may take to end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a server runs on, beside its configuration. Tests own all of it.
+pub struct Ground {
+    /// Where clients connect.
+    pub listener: TcpListener,
+    /// Where metrics are scraped, if not there too.
+    pub metrics_listener: Option<TcpListener>,
+    /// The database.
+    pub database: PgConnectOptions,
+    /// The time.
+    pub clock: Clock,
+    /// What clients may cost.
+    pub limits: Limits,
+    /// What the queue may hold.
+    pub bounds: Bounds,
+}
+
+/// Runs a server until `stopping` is cancelled and everything acknowledged is settled.
+/// `ready` is called once it takes traffic.
+///
+/// # Errors
+/// When the schema cannot be brought up to date.
+pub async fn run(
+    config: &Config,
+    ground: Ground,
+    stopping: CancellationToken,
+    ready: impl FnOnce(&Arc<App>),
+) -> Result<(), MigrateError> {
+    let keys = Keys::from_environment(&config.api_key);
+    let metrics = Arc::new(Metrics::new(keys.tenants()));
+    let store = Store::new(
+        ground.database,
+        config.pool,
+        config.retention,
+        Arc::clone(&metrics),
+    );
+    let store = Arc::new(store);
+    let migrating = store.migrate_patiently(ground.clock.now(), PATIENCE);
+    let Some(migrated) = stopping.run_until_cancelled(migrating).await else {
+        return Ok(());
+    };
+    let migrated = migrated?;
+    tracing::info!(
+        schema_version = migrated.version,
+        applied = migrated.applied,
+        postgres = migrated.server_version,
+        "database is ready"
+    );
+    let ingest = Ingest::start(&store, &metrics, ground.bounds, config.max_body_bytes);
+    let app = Arc::new(App {
+        keys,
+        limiter: Limiter::new(config.rate_limit),
+        ingest: Arc::new(ingest),
+        store,
+        metrics: Arc::clone(&metrics),
+        clock: ground.clock,
+        max_body_bytes: config.max_body_bytes,
+        metrics_on_main: config.metrics == MetricsAt::Main,
+        stopping: stopping.clone(),
+    });
+    let jobs = jobs::start(&app);
+    let serve = |listener, router| {
+        http::serve(
+            listener,
+            router,
+            ground.limits,
+            Arc::clone(&metrics),
+            stopping.clone(),
+        )
+    };
+    let main = serve(ground.listener, http::router(Arc::clone(&app)));
+    ready(&app);
+    match ground.metrics_listener {
+        Some(listener) => {
+            let own = serve(listener, http::metrics_router(Arc::clone(&app)));
+            tokio::join!(main, own);
+        }
+        None => main.await,
+    }
+    app.ingest.drain().await;
+    let close = async {
+        jobs.wait().await;
+        app.store.close().await;
+    };
+    if tokio::time::timeout(CLOSE_TIMEOUT, close).await.is_err() {
+        tracing::warn!("database connections did not close in time");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Cancels `stopping` at the first SIGTERM or SIGINT; a second one ends the process at once.
+///
+/// # Errors
+/// When signals cannot be listened to.
+pub fn stop_on_signals(stopping: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for is_first in [true, false] {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if is_first {
+                tracing::info!(signal = name, "stopping; once more to stop at once");
+                stopping.cancel();
+            } else {
+                tracing::warn!(signal = name, "stopped at once");
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(())
+}

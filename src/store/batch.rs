@@ -1,0 +1,136 @@
+//! A batch as the database wants it: by session, in one order that all writers share.
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::types::PgTime;
+use super::{Applied, Received};
+
+/// The reports of one session within a batch, in order of arrival.
+pub(super) struct Group {
+    /// Key in `session_places`; batches are sorted by it, so that concurrent writers lock
+    /// rows in the same order and cannot deadlock.
+    pub(super) key: Uuid,
+    /// Indexes into the batch, never empty.
+    pub(super) reports: Vec<usize>,
+}
+
+/// Key of a session in `session_places`: the first 128 bits of
+/// SHA-256(tenant, 0x1F, session), as the SQL function `session_key` computes it.
+pub(super) fn session_key(tenant: &str, session_id: &str) -> Uuid {
+    let mut hash = Sha256::new();
+    hash.update(tenant.as_bytes());
+    hash.update([0x1f]);
+    hash.update(session_id.as_bytes());
+    let digest = hash.finalize();
+    Uuid::from_slice(&digest[..16]).expect("16 bytes")
+}
+
+/// Groups a batch by session, sorted by key.
+pub(super) fn group(batch: &[Received]) -> Vec<Group> {
+    let mut keys: Vec<(Uuid, usize)> = batch
+        .iter()
+        .enumerate()
+        .map(|(index, received)| {
+            (
+                session_key(received.tenant.as_str(), &received.report.session_id),
+                index,
+            )
+        })
+        .collect();
+    keys.sort_unstable();
+    keys.chunk_by(|a, b| a.0 == b.0)
+        .map(|run| Group {
+            key: run[0].0,
+            reports: run.iter().map(|(_, index)| *index).collect(),
+        })
+        .collect()
+}
+
+/// What becomes of a group's reports, as if they were applied one by one in order of arrival
+/// to a row that holds version `stored` (`None`: there is no row).
+pub(super) struct Merge {
+    /// The report whose values the row gets; `None` where all are old.
+    pub(super) newest: Option<usize>,
+    /// Reports that were the newest when their turn came: what `report_count` grows by.
+    pub(super) applied: i32,
+    /// Outcome of each report of the group, in order of arrival.
+    pub(super) outcomes: Vec<Applied>,
+}
+
+impl Merge {
+    pub(super) fn of(group: &Group, batch: &[Received], stored: Option<PgTime>) -> Self {
+        let mut version = stored;
+        let mut merge = Self {
+            newest: None,
+            applied: 0,
+            outcomes: Vec::new(),
+        };
+        for &index in &group.reports {
+            let reported_at = PgTime::from(batch[index].report.reported_at);
+            let outcome = match version {
+                None => Applied::Stored,
+                Some(version) if reported_at > version => Applied::Updated,
+                Some(version) if reported_at == version => Applied::Duplicate,
+                Some(_) => Applied::Stale,
+            };
+            if matches!(outcome, Applied::Stored | Applied::Updated) {
+                version = Some(reported_at);
+                merge.newest = Some(index);
+                merge.applied += 1;
+            }
+            merge.outcomes.push(outcome);
+        }
+        merge
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Tenant;
+    use crate::report::{self, UnixMs};
+
+    fn batch(reports: &[(&str, i64)]) -> Vec<Received> {
+        let received = |(id, timestamp): &(&str, i64)| Received {
+            tenant: Tenant::new("default"),
+            report: report::parse(
+                format!(r#"{{"sessionId":"{id}","timestamp":{timestamp}}}"#).as_bytes(),
+            )
+            .expect("valid"),
+            at: UnixMs(1_795_000_000_000),
+        };
+        reports.iter().map(received).collect()
+    }
+
+    #[test]
+    fn groups_are_sorted_by_key_and_keep_arrival_order() {
+        let batch = batch(&[("b", 1), ("a", 2), ("b", 3), ("c", 4), ("a", 1)]);
+        let groups = group(&batch);
+        assert_eq!(groups.len(), 3);
+        assert!(groups.is_sorted_by_key(|group| group.key));
+        for group in &groups {
+            assert!(group.reports.is_sorted());
+            let ids = group.reports.iter().map(|i| &batch[*i].report.session_id);
+            assert_eq!(ids.collect::<std::collections::HashSet<_>>().len(), 1);
+        }
+    }
+
+    #[test]
+    fn merging_is_what_one_by_one_would_do() {
+        use Applied::{Duplicate, Stale, Stored, Updated};
+        let batch = batch(&[("s", 10), ("s", 30), ("s", 20), ("s", 30), ("s", 40)]);
+        let group = &group(&batch)[0];
+        let fresh = Merge::of(group, &batch, None);
+        assert_eq!(fresh.outcomes, [Stored, Updated, Stale, Duplicate, Updated]);
+        assert_eq!((fresh.newest, fresh.applied), (Some(4), 3));
+        let stored = Merge::of(group, &batch, Some(PgTime::from(UnixMs(30))));
+        assert_eq!(
+            stored.outcomes,
+            [Stale, Duplicate, Stale, Duplicate, Updated]
+        );
+        assert_eq!((stored.newest, stored.applied), (Some(4), 1));
+        let newer = Merge::of(group, &batch, Some(PgTime::from(UnixMs(50))));
+        assert_eq!((newer.newest, newer.applied), (None, 0));
+    }
+}

@@ -1,0 +1,78 @@
+//! The connection pool: its limits, and what every connection is set to.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::Connection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+/// Connections are renewed after this, so that a failover or a changed setting gets through.
+const MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// Shorter than the time a report is held, so that waiting for a connection is retried.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Once per connection. A 200 promises a durable commit, whatever the role's default is; the
+/// timeouts keep one stuck statement from holding locks and a connection for ever.
+const SESSION_SETTINGS: &str = "
+    SET TimeZone = 'UTC';
+    SET statement_timeout = '15s';
+    SET lock_timeout = '4s';
+    SET idle_in_transaction_session_timeout = '15s';
+    SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+
+/// How many connections a pool has at most, and how many it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSize {
+    /// `HIKARI_MAX_POOL_SIZE`
+    pub max: u32,
+    /// `HIKARI_MIN_IDLE`
+    pub min_idle: u32,
+}
+
+/// When a connection was last lost. Idle ones from before are tested before they are used;
+/// all others are not, which saves a round trip per batch.
+#[derive(Default)]
+pub(super) struct Trust {
+    lost_at: Mutex<Option<Instant>>,
+}
+
+impl Trust {
+    pub(super) fn lose(&self) {
+        *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn covers(&self, idle_for: Duration) -> bool {
+        let lost_at = *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner);
+        lost_at.is_none_or(|lost_at| lost_at.elapsed() > idle_for)
+    }
+}
+
+pub(super) fn pool(options: PgConnectOptions, size: PoolSize, trust: Arc<Trust>) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(size.max)
+        .min_connections(size.min_idle)
+        .max_lifetime(MAX_LIFETIME)
+        .idle_timeout(IDLE_TIMEOUT)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(move |connection, meta| {
+            let trusted = trust.covers(meta.idle_for);
+            Box::pin(async move {
+                if trusted {
+                    return Ok(true);
+                }
+                let ping = tokio::time::timeout(PING_TIMEOUT, connection.ping()).await;
+                Ok(matches!(ping, Ok(Ok(()))))
+            })
+        })
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                sqlx::raw_sql(SESSION_SETTINGS).execute(connection).await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options)
+}

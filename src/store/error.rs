@@ -1,0 +1,139 @@
+//! What went wrong with the database, classified once, from SQLSTATE.
+
+use std::fmt;
+
+/// A database error by what to do about it.
+///
+/// `Display` says what happened without the values that were involved: Postgres puts those
+/// into the detail and, for bad input, into the message.
+#[derive(Debug)]
+pub enum Error {
+    /// Deadlock, lock or statement timeout, a partition that is not there yet: try again.
+    Transient(Cause),
+    /// The rows cannot be stored as they are: trying again does not help.
+    Data(Cause),
+    /// No usable connection: Postgres is away, full, shutting down or frozen.
+    Unavailable(Cause),
+    /// Schema, permissions or our SQL are wrong: an operator or a developer must look.
+    Bug(Cause),
+}
+
+/// SQLSTATE where there is one, and a sentence for the log.
+#[derive(Debug, Clone)]
+pub struct Cause {
+    /// Five characters, for example `40P01`.
+    pub sqlstate: Option<String>,
+    /// One line.
+    pub message: String,
+}
+
+impl Error {
+    /// True where the same call may succeed later.
+    #[must_use]
+    pub const fn is_temporary(&self) -> bool {
+        matches!(self, Self::Transient(_) | Self::Unavailable(_))
+    }
+
+    /// A call that did not end in time.
+    pub(super) fn timed_out(what: &str) -> Self {
+        Self::Unavailable(Cause {
+            sqlstate: None,
+            message: format!("{what} timed out"),
+        })
+    }
+
+    /// A condition that a second try sees differently.
+    pub(super) fn transient(message: &str) -> Self {
+        Self::Transient(Cause {
+            sqlstate: None,
+            message: message.to_owned(),
+        })
+    }
+
+    /// Whether the target partition of an insert does not exist.
+    pub(super) fn is_missing_partition(&self) -> bool {
+        matches!(self, Self::Transient(cause) if cause.sqlstate.as_deref() == Some("23514"))
+    }
+
+    const fn cause(&self) -> &Cause {
+        match self {
+            Self::Transient(cause)
+            | Self::Data(cause)
+            | Self::Unavailable(cause)
+            | Self::Bug(cause) => cause,
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let Some(db) = error.as_database_error() else {
+            let cause = Cause {
+                sqlstate: None,
+                message: one_line(&error.to_string()),
+            };
+            return match error {
+                sqlx::Error::ColumnDecode { .. }
+                | sqlx::Error::ColumnNotFound(_)
+                | sqlx::Error::Decode(_)
+                | sqlx::Error::Encode(_)
+                | sqlx::Error::TypeNotFound { .. }
+                | sqlx::Error::RowNotFound
+                | sqlx::Error::Configuration(_) => Self::Bug(cause),
+                _ => Self::Unavailable(cause),
+            };
+        };
+        let code = db.code().unwrap_or_default().into_owned();
+        // Only inserts into partitioned tables meet a check here: the tables have none.
+        let missing_partition = code == "23514" && db.message().starts_with("no partition");
+        let is_data = !missing_partition
+            && ["21", "22", "23", "54"]
+                .iter()
+                .any(|class| code.starts_with(class));
+        // Messages on bad input quote it.
+        let message = if is_data {
+            "the row was refused".to_owned()
+        } else {
+            one_line(db.message())
+        };
+        let cause = Cause {
+            sqlstate: Some(code.clone()),
+            message,
+        };
+        if is_data {
+            return Self::Data(cause);
+        }
+        match code.as_str() {
+            "23514" | "40001" | "40P01" | "55P03" | "55006" | "57014" => Self::Transient(cause),
+            // Read-only: a standby that has not been promoted yet. 3D000, 28*: no such database
+            // or login, which an operator may be about to mend.
+            "25006" | "3D000" | "XX001" | "XX002" => Self::Unavailable(cause),
+            _ => match code.get(..2) {
+                Some("08" | "28" | "53" | "57" | "58") => Self::Unavailable(cause),
+                _ => Self::Bug(cause),
+            },
+        }
+    }
+}
+
+fn one_line(message: &str) -> String {
+    message
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect()
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cause = self.cause();
+        match &cause.sqlstate {
+            Some(code) => write!(f, "{} (SQLSTATE {code})", cause.message),
+            None => f.write_str(&cause.message),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,120 @@
+//! Versioned migrations, embedded in the binary, run by one instance at a time.
+
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+
+use super::{Error, Store};
+
+/// sqlx takes an advisory lock while it migrates and refuses changed checksums.
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// Oldest PostgreSQL that is supported, as `server_version_num` says it.
+const OLDEST_SERVER: i32 = 150_000;
+
+/// What a migration run found and did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Migrated {
+    /// Version of the schema now.
+    pub version: i64,
+    /// How many migrations were applied by this run.
+    pub applied: usize,
+    /// PostgreSQL's version, for example `16.4`.
+    pub server_version: String,
+}
+
+/// Why the schema could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// Postgres cannot be reached or used.
+    #[error("{0}")]
+    Database(#[from] Error),
+    /// Too old a server.
+    #[error("PostgreSQL {0} is too old: 15 or newer is needed")]
+    ServerTooOld(String),
+    /// The schema is not one that this version knows.
+    #[error("the schema cannot be migrated: {0}")]
+    Schema(String),
+}
+
+impl MigrateError {
+    /// True where waiting may help.
+    #[must_use]
+    pub const fn is_temporary(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_temporary())
+    }
+}
+
+impl Store {
+    /// Brings the schema up to date and makes the partitions that are needed next.
+    ///
+    /// # Errors
+    /// When Postgres is away or too old, or holds a schema from a newer version.
+    pub async fn migrate(&self, now: crate::report::UnixMs) -> Result<Migrated, MigrateError> {
+        let mut connection = self.pool.acquire().await.map_err(Error::from)?;
+        let (number, server_version): (i32, String) = sqlx::query_as(
+            "SELECT current_setting('server_version_num')::int, current_setting('server_version')",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(Error::from)?;
+        if number < OLDEST_SERVER {
+            return Err(MigrateError::ServerTooOld(server_version));
+        }
+        // Migrations of a large table may wait and run for long; the connection is not reused.
+        sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0")
+            .execute(&mut *connection)
+            .await
+            .map_err(Error::from)?;
+        let before = applied_count(&mut connection).await;
+        let run = MIGRATIONS.run(&mut *connection).await;
+        let after = applied_count(&mut connection).await;
+        drop(connection.detach());
+        run.map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(error) => Error::from(error).into(),
+            other => MigrateError::Schema(other.to_string()),
+        })?;
+        self.ensure_partitions(now).await?;
+        Ok(Migrated {
+            version: MIGRATIONS
+                .iter()
+                .map(|migration| migration.version)
+                .max()
+                .unwrap_or(0),
+            applied: after.saturating_sub(before),
+            server_version,
+        })
+    }
+
+    /// As [`Store::migrate`], waiting for a Postgres that is still starting, up to `patience`.
+    ///
+    /// # Errors
+    /// The last error when it never came.
+    pub async fn migrate_patiently(
+        &self,
+        now: crate::report::UnixMs,
+        patience: Duration,
+    ) -> Result<Migrated, MigrateError> {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            match self.migrate(now).await {
+                Err(error) if error.is_temporary() && tokio::time::Instant::now() < deadline => {
+                    tracing::warn!(%error, "waiting for the database");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Zero where the table of migrations does not exist yet.
+async fn applied_count(connection: &mut sqlx::PgConnection) -> usize {
+    let count: Result<i64, _> = sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations")
+        .fetch_one(connection)
+        .await;
+    count
+        .ok()
+        .and_then(|count| usize::try_from(count).ok())
+        .unwrap_or(0)
+}

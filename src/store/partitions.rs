@@ -1,0 +1,192 @@
+//! Monthly partitions of `sessions` and `session_timeline`.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::{Error, LOCK_CLASS, Store};
+use crate::report::UnixMs;
+
+/// Months made ahead of the current one.
+const MONTHS_AHEAD: i32 = 3;
+const PARTITIONS_LOCK: i32 = 1;
+
+/// Partitioned tables with the storage settings of their partitions. Rows of running sessions
+/// are updated in place, which needs room on their page.
+const TABLES: [(&str, &str); 2] = [
+    ("sessions", "WITH (fillfactor = 70)"),
+    ("session_timeline", ""),
+];
+
+/// A month of the time axis, in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Month(Date);
+
+impl Month {
+    /// The month that a moment lies in.
+    pub(super) fn of(time: UnixMs) -> Self {
+        let time = Timestamp::from_millisecond(time.0).unwrap_or(Timestamp::MAX);
+        Self(time.to_zoned(TimeZone::UTC).date().first_of_month())
+    }
+
+    /// The month that a partition holds, from its name.
+    pub(super) fn of_partition(name: &str) -> Option<Self> {
+        let month = TABLES
+            .iter()
+            .find_map(|(table, _)| name.strip_prefix(table)?.strip_prefix('_'))?;
+        let (year, month) = month.split_once('_')?;
+        Some(Self(
+            Date::new(year.parse().ok()?, month.parse().ok()?, 1).ok()?,
+        ))
+    }
+
+    fn plus(self, months: i32) -> Self {
+        Self(self.0.saturating_add(months.months()))
+    }
+
+    /// The first moment after the month.
+    pub(super) fn end(self) -> UnixMs {
+        let end = self
+            .plus(1)
+            .0
+            .to_zoned(TimeZone::UTC)
+            .map(|zoned| zoned.timestamp());
+        UnixMs(end.unwrap_or(Timestamp::MAX).as_millisecond())
+    }
+
+    fn partition(self, table: &str) -> String {
+        format!("{table}_{:04}_{:02}", self.0.year(), self.0.month())
+    }
+}
+
+/// Months whose partitions this instance has seen to exist.
+#[derive(Default)]
+pub(super) struct Partitions {
+    known: Mutex<HashSet<Month>>,
+}
+
+impl Partitions {
+    pub(super) fn is_known(&self, month: Month) -> bool {
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&month)
+    }
+
+    fn learn(&self, month: Month) {
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(month);
+    }
+
+    /// Another instance may have dropped some.
+    pub(super) fn forget_all(&self) {
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+}
+
+impl Store {
+    /// Makes the partitions of this month and the next ones, where they are missing.
+    ///
+    /// # Errors
+    /// As classified by [`Error`].
+    pub async fn ensure_partitions(&self, now: UnixMs) -> Result<(), Error> {
+        let this_month = Month::of(now);
+        let mut connection = self
+            .pool
+            .acquire()
+            .await
+            .map_err(|e| self.distrust(e.into()))?;
+        // The month before too: around midnight of the first, sessions of both arrive.
+        for ahead in -1..=MONTHS_AHEAD {
+            if let Err(error) = self
+                .make_partition(&mut connection, this_month.plus(ahead))
+                .await
+            {
+                return Err(self.give_up(connection, error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the partitions of a month unless this instance knows that they exist. The
+    /// connection must not be in a transaction.
+    pub(super) async fn ensure_partition(
+        &self,
+        connection: &mut PgConnection,
+        month: Month,
+    ) -> Result<(), Error> {
+        if self.partitions.is_known(month) {
+            return Ok(());
+        }
+        self.make_partition(connection, month).await
+    }
+
+    async fn make_partition(
+        &self,
+        connection: &mut PgConnection,
+        month: Month,
+    ) -> Result<(), Error> {
+        let (start, end) = (month.0, month.plus(1).0);
+        // One transaction in one simple query: it holds or it does not. The lock lets one
+        // instance at a time look and make. Attaching, unlike CREATE … PARTITION OF, does not
+        // wait for running queries of the whole table.
+        let mut sql =
+            format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}, {PARTITIONS_LOCK});");
+        for (table, storage) in TABLES {
+            let partition = month.partition(table);
+            sql.push_str(&format!(
+                "DO $$ BEGIN
+                   IF to_regclass('{partition}') IS NULL THEN
+                     CREATE TABLE {partition} (LIKE {table} INCLUDING ALL EXCLUDING INDEXES) {storage};
+                     ALTER TABLE {table} ATTACH PARTITION {partition}
+                       FOR VALUES FROM ('{start} 00:00:00+00') TO ('{end} 00:00:00+00');
+                   END IF;
+                 END $$;"
+            ));
+        }
+        sql.push_str("COMMIT");
+        // Built from dates and names of our own, nothing that a client sent.
+        let making = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection);
+        self.timed("make_partition", making).await?;
+        self.partitions.learn(month);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn months_are_utc_and_named_by_year_and_month() {
+        let last_ms_of_november = UnixMs(1_796_083_199_999);
+        let november = Month::of(last_ms_of_november);
+        assert_eq!(november.partition("sessions"), "sessions_2026_11");
+        assert_eq!(november.end(), UnixMs(last_ms_of_november.0 + 1));
+        assert_eq!(Month::of(november.end()), november.plus(1));
+        assert_eq!(
+            november.plus(2).partition("session_timeline"),
+            "session_timeline_2027_01"
+        );
+    }
+
+    #[test]
+    fn partition_names_are_read_back() {
+        let november = Month::of(UnixMs(1_795_000_000_000));
+        assert_eq!(Month::of_partition("sessions_2026_11"), Some(november));
+        assert_eq!(
+            Month::of_partition("session_timeline_2026_11"),
+            Some(november)
+        );
+        assert_eq!(Month::of_partition("sessions_archive"), None);
+    }
+}

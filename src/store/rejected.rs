@@ -1,0 +1,74 @@
+//! Refused bodies, kept for the operator: bounded per tenant, expiring (see `prune`).
+
+use super::types::PgTime;
+use super::{Error, Store};
+use crate::auth::Tenant;
+use crate::report::{Rejection, UnixMs};
+
+/// The newest of each tenant that are kept: so many, and so many bytes.
+const MAX_ROWS: i64 = 10_000;
+const MAX_BYTES: i64 = 128 * 1024 * 1024;
+
+/// A body that was refused with 400, and why.
+#[derive(Debug)]
+pub struct RejectedBody {
+    /// Tenant of the key that sent it.
+    pub tenant: Tenant,
+    /// Server clock at receipt.
+    pub at: UnixMs,
+    /// What the answer said.
+    pub rejection: Rejection,
+    /// The bytes after decompression.
+    pub body: bytes::Bytes,
+}
+
+impl Store {
+    /// Keeps refused bodies; returns once they are committed.
+    ///
+    /// # Errors
+    /// As classified by [`Error`].
+    pub async fn keep_rejected(&self, bodies: &[RejectedBody]) -> Result<(), Error> {
+        let column =
+            |field: fn(&RejectedBody) -> &str| bodies.iter().map(field).collect::<Vec<_>>();
+        let insert = sqlx::query(
+            "INSERT INTO rejected_reports (tenant_id, received_at, code, field, detail, body)
+             SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::bytea[])",
+        )
+        .bind(column(|body| body.tenant.as_str()))
+        .bind(bodies.iter().map(|body| PgTime::from(body.at)).collect::<Vec<_>>())
+        .bind(column(|body| body.rejection.code.as_str()))
+        .bind(column(|body| &body.rejection.field))
+        .bind(column(|body| &body.rejection.detail))
+        .bind(bodies.iter().map(|body| &body.body[..]).collect::<Vec<_>>());
+        let kept = self
+            .timed("keep_rejected", insert.execute(&self.pool))
+            .await;
+        kept.map(drop).map_err(|error| self.distrust(error.into()))
+    }
+
+    /// Deletes a tenant's oldest refused bodies beyond the bound.
+    ///
+    /// # Errors
+    /// As classified by [`Error`].
+    pub async fn trim_rejected(&self, tenant: &Tenant) -> Result<u64, Error> {
+        let delete = sqlx::query(
+            "DELETE FROM rejected_reports WHERE tenant_id = $1 AND id <= (
+               SELECT max(id) FROM (
+                 SELECT id,
+                        row_number() OVER newest_first AS rows,
+                        sum(octet_length(body)) OVER newest_first AS bytes
+                 FROM rejected_reports WHERE tenant_id = $1
+                 WINDOW newest_first AS (ORDER BY id DESC)) AS kept
+               WHERE rows > $2 OR bytes > $3)",
+        )
+        .bind(tenant.as_str())
+        .bind(MAX_ROWS)
+        .bind(MAX_BYTES);
+        let trimmed = self
+            .timed("trim_rejected", delete.execute(&self.pool))
+            .await;
+        trimmed
+            .map(|done| done.rows_affected())
+            .map_err(|error| self.distrust(error.into()))
+    }
+}

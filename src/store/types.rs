@@ -1,0 +1,99 @@
+//! What we bind that sqlx has no type for: times as plain integers, JSON as checked text.
+
+use sqlx::encode::{Encode, IsNull};
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
+use sqlx::{Decode, Postgres, Type};
+
+use crate::report::UnixMs;
+
+/// A `timestamptz` as Postgres holds it: microseconds since 2000-01-01T00:00:00Z.
+///
+/// Calendar types of date libraries end at the year 9999; device clocks do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PgTime(i64);
+
+const EPOCH_2000_MS: i64 = 946_684_800_000;
+/// 4713 BC and the last microsecond of the year 294276: the range of `timestamptz`.
+const MIN_MICROS: i64 = -211_813_488_000_000_000;
+const MAX_MICROS: i64 = 9_223_371_331_199_999_999;
+
+impl From<UnixMs> for PgTime {
+    fn from(time: UnixMs) -> Self {
+        let micros = time.0.saturating_sub(EPOCH_2000_MS).saturating_mul(1000);
+        Self(micros.clamp(MIN_MICROS, MAX_MICROS))
+    }
+}
+
+impl From<PgTime> for UnixMs {
+    fn from(time: PgTime) -> Self {
+        Self(time.0.div_euclid(1000).saturating_add(EPOCH_2000_MS))
+    }
+}
+
+impl Type<Postgres> for PgTime {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1184))
+    }
+
+    fn compatible(ty: &PgTypeInfo) -> bool {
+        ty.oid() == Some(Oid(1184))
+    }
+}
+
+impl PgHasArrayType for PgTime {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1185))
+    }
+}
+
+impl Encode<'_, Postgres> for PgTime {
+    fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buf.extend_from_slice(&self.0.to_be_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+impl Decode<'_, Postgres> for PgTime {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        Ok(Self(i64::from_be_bytes(value.as_bytes()?.try_into()?)))
+    }
+}
+
+/// JSON text, sent as `jsonb` without being parsed and printed again.
+pub(super) struct Jsonb<'a>(pub(super) &'a str);
+
+impl Type<Postgres> for Jsonb<'_> {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(3802))
+    }
+}
+
+impl PgHasArrayType for Jsonb<'_> {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(3807))
+    }
+}
+
+impl Encode<'_, Postgres> for Jsonb<'_> {
+    fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        // The binary format of jsonb: version 1, then the text.
+        buf.push(1);
+        buf.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_clamped_to_what_postgres_holds() {
+        assert_eq!(PgTime::from(UnixMs(EPOCH_2000_MS)), PgTime(0));
+        assert_eq!(PgTime::from(UnixMs(i64::MAX)), PgTime(MAX_MICROS));
+        assert_eq!(PgTime::from(UnixMs(i64::MIN)), PgTime(MIN_MICROS));
+        assert_eq!(UnixMs::from(PgTime::from(UnixMs(1))), UnixMs(1));
+    }
+}

@@ -1,0 +1,7 @@
+//! What the program says about itself: metrics and logs.
+
+mod logging;
+mod metrics;
+
+pub use logging::{LogFormat, init as init_logging};
+pub use metrics::Metrics;
