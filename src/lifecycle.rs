@@ -22,7 +22,7 @@ use crate::store::{MigrateError, Store};
 use crate::telemetry::Metrics;
 
 /// How long a starting server waits for its Postgres.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long jobs and open connections may take to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -86,20 +86,17 @@ pub async fn run(
         stopping: stopping.clone(),
     });
     let jobs = jobs::start(&app);
-    let serve = |listener, router| {
-        http::serve(
-            listener,
-            router,
-            ground.limits,
-            Arc::clone(&metrics),
-            stopping.clone(),
-        )
-    };
-    let main = serve(ground.listener, http::router(Arc::clone(&app)));
     ready(&app);
+    let main = http::serve(
+        ground.listener,
+        http::router(Arc::clone(&app)),
+        ground.limits,
+        &app,
+    );
     match ground.metrics_listener {
         Some(listener) => {
-            let own = serve(listener, http::metrics_router(Arc::clone(&app)));
+            let router = http::metrics_router(Arc::clone(&app));
+            let own = http::serve(listener, router, ground.limits, &app);
             tokio::join!(main, own);
         }
         None => main.await,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::config::{Config, ConfigError, Environment, Setting, VARIABLES};
+use crate::config::{Config, ConfigError, Environment, Setting, VARIABLES, Variable};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -28,17 +28,20 @@ enum Action {
 /// All variables with their meaning, for `config show --help`.
 fn after_help() -> String {
     let mut help = String::from("Variables:\n");
-    for variable in VARIABLES {
-        let file = if variable.is_secret {
+    for Variable {
+        name,
+        default,
+        is_secret,
+        meaning,
+    } in VARIABLES
+    {
+        let file = if *is_secret {
             " (or a file: …_FILE)"
         } else {
             ""
         };
-        help.push_str(&format!(
-            "  {}{file}, default: {}\n",
-            variable.name, variable.default
-        ));
-        help.push_str(&format!("      {}\n", variable.meaning.replace('`', "")));
+        let meaning = meaning.replace('`', "");
+        help += &format!("  {name}{file}, default: {default}\n      {meaning}\n");
     }
     help
 }

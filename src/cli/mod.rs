@@ -5,6 +5,7 @@ mod database;
 mod healthcheck;
 mod migrate;
 mod serve;
+pub mod simulate;
 mod version;
 
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Command {
     Migrate(migrate::Args),
     /// Check or show the configuration
     Config(config::Args),
+    /// Play viewers against a server, or fill its past
+    Simulate(simulate::Args),
     /// Print the OpenAPI 3.1 description of the HTTP interface
     Openapi,
     /// Ask the server on this machine whether it takes traffic: exit status 0 or 1
@@ -57,6 +60,7 @@ impl Cli {
         let environment = Environment::of_process();
         let done = match self.command.unwrap_or(Command::Serve) {
             Command::Config(args) => config::run(&args, &environment),
+            Command::Simulate(args) => simulate::run(args).await,
             Command::Openapi => print(crate::http::openapi_document().trim_end()),
             Command::Version(args) => version::run(&args),
             command => match Config::load(&environment) {

@@ -53,8 +53,8 @@ impl DatabaseUrl {
             password: None,
         };
         parsed.ssl_mode()?;
-        parsed.decoded(parsed.url.username())?;
-        parsed.decoded(parsed.url.password().unwrap_or_default())?;
+        Self::decoded(parsed.url.username())?;
+        Self::decoded(parsed.url.password().unwrap_or_default())?;
         Ok(parsed)
     }
 
@@ -70,7 +70,7 @@ impl DatabaseUrl {
     #[must_use]
     pub fn user(&self) -> Option<String> {
         let from_url = || {
-            self.decoded(self.url.username())
+            Self::decoded(self.url.username())
                 .ok()
                 .filter(|user| !user.is_empty())
         };
@@ -100,15 +100,13 @@ impl DatabaseUrl {
         let from_url = || {
             self.url
                 .password()
-                .and_then(|password| self.decoded(password).ok())
+                .and_then(|password| Self::decoded(password).ok())
         };
         let password = self.password.clone().or_else(from_url);
         if let Some(password) = password.or_else(|| self.parameter("password")) {
             options = options.password(&password);
         }
-        let database = self
-            .decoded(self.url.path().trim_start_matches('/'))
-            .unwrap_or_default();
+        let database = Self::decoded(self.url.path().trim_start_matches('/')).unwrap_or_default();
         if !database.is_empty() {
             options = options.database(&database);
         }
@@ -156,7 +154,7 @@ impl DatabaseUrl {
             .map(|(_, value)| value.into_owned())
     }
 
-    fn decoded(&self, part: &str) -> Result<String, String> {
+    fn decoded(part: &str) -> Result<String, String> {
         // Decoding by way of a query keeps us from a crate of its own; a plus is a plus here.
         let query = format!("x={}", part.replace('+', "%2B").replace('&', "%26"));
         let decoded = url::form_urlencoded::parse(query.as_bytes()).next();
@@ -242,8 +240,7 @@ mod tests {
     fn passwords_may_hold_anything_and_never_show() {
         let url = DatabaseUrl::parse("postgresql://u:p%40%2F%2B+%26w@h/d").expect("valid");
         assert_eq!(
-            url.decoded(url.url.password().expect("given"))
-                .expect("text"),
+            DatabaseUrl::decoded(url.url.password().expect("given")).expect("text"),
             "p@/++&w"
         );
         assert!(!format!("{url} {url:?}").contains("p%40"));

@@ -229,19 +229,18 @@ fn built_in(
     data_dir: Option<(String, Source)>,
 ) -> Option<managed_pg::Settings> {
     let path = |name| environment.get(name).map(PathBuf::from);
-    let (dir, source) = match data_dir {
-        Some((dir, source)) => (Some(PathBuf::from(dir)), source),
-        None => {
-            let is_root = nix::unistd::geteuid().is_root();
-            let (home, xdg) = (path("HOME"), path("XDG_DATA_HOME"));
-            let default = managed_pg::default_data_dir(
-                std::env::consts::OS,
-                is_root,
-                home.as_deref(),
-                xdg.as_deref(),
-            );
-            (default, Source::Default)
-        }
+    let (dir, source) = if let Some((dir, source)) = data_dir {
+        (Some(PathBuf::from(dir)), source)
+    } else {
+        let is_root = nix::unistd::geteuid().is_root();
+        let (home, xdg) = (path("HOME"), path("XDG_DATA_HOME"));
+        let default = managed_pg::default_data_dir(
+            std::env::consts::OS,
+            is_root,
+            home.as_deref(),
+            xdg.as_deref(),
+        );
+        (default, Source::Default)
     };
     let Some(dir) = dir else {
         let expected = "a directory for the built-in PostgreSQL, or DATABASE_URL set";
@@ -289,16 +288,13 @@ fn metrics(reader: &mut Reader<'_>) -> MetricsAt {
             } else {
                 text.clone()
             };
-            match full.parse::<SocketAddr>() {
-                Ok(address) => {
-                    reader.setting(var::METRICS_ADDR, address.to_string(), source);
-                    Some(address)
-                }
-                Err(_) => {
-                    let expected = "an address with a port, such as 127.0.0.1:9090";
-                    reader.problem(var::METRICS_ADDR.name, &format!("{text:?}"), expected);
-                    None
-                }
+            if let Ok(address) = full.parse::<SocketAddr>() {
+                reader.setting(var::METRICS_ADDR, address.to_string(), source);
+                Some(address)
+            } else {
+                let expected = "an address with a port, such as 127.0.0.1:9090";
+                reader.problem(var::METRICS_ADDR.name, &format!("{text:?}"), expected);
+                None
             }
         }
     };
@@ -397,7 +393,7 @@ mod tests {
         assert!(config.has_default_key());
         assert_eq!(config.listen.to_string(), "0.0.0.0:8080");
         assert_eq!(config.rate_limit.requests.get(), 100);
-        assert_eq!(config.rate_limit.window, Duration::from_secs(60));
+        assert_eq!(config.rate_limit.window, Duration::from_mins(1));
         assert_eq!(config.retention, Retention::days(90));
         assert_eq!(
             config.pool,

@@ -11,8 +11,10 @@ use super::variables::Variable;
 
 /// Where values come from. The process' own environment, or a test's.
 pub struct Environment<'a> {
-    get: Box<dyn Fn(&str) -> Option<OsString> + 'a>,
+    get: Lookup<'a>,
 }
+
+type Lookup<'a> = Box<dyn Fn(&str) -> Option<OsString> + 'a>;
 
 impl<'a> Environment<'a> {
     /// The environment of this process.
@@ -130,13 +132,13 @@ impl<'a> Reader<'a> {
                 );
                 None
             }
-            (Some(value), None) => match value.into_string() {
-                Ok(value) => Some((value.trim().to_owned(), Source::Environment)),
-                Err(_) => {
-                    self.problem(variable.name, "not UTF-8", "UTF-8 text");
-                    None
+            (Some(value), None) => {
+                if let Ok(value) = value.into_string() {
+                    return Some((value.trim().to_owned(), Source::Environment));
                 }
-            },
+                self.problem(variable.name, "not UTF-8", "UTF-8 text");
+                None
+            }
             (None, Some(path)) => self.read_file(&file_name, Path::new(&path)),
         }
     }

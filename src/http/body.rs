@@ -13,7 +13,7 @@ use super::decode::{Encoding, decode};
 use super::error::Error;
 
 /// How long a body may take, and how long it may stand still.
-const TOTAL: Duration = Duration::from_secs(60);
+const TOTAL: Duration = Duration::from_mins(1);
 const STILL: Duration = Duration::from_secs(10);
 /// What is read and thrown away of a body that is too large, so that the client, still
 /// sending, gets to see the answer.

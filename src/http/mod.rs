@@ -47,7 +47,6 @@ pub const ROUTES: [(&str, &str); 8] = [
 ];
 
 /// All routes of the public listener.
-#[must_use]
 pub fn router(app: Arc<App>) -> Router {
     let admit = |scope| from_fn_with_state((Arc::clone(&app), scope), admit::admit);
     let ingest = Router::new()
@@ -69,7 +68,6 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// The routes of the listener of `METRICS_ADDR`.
-#[must_use]
 pub fn metrics_router(app: Arc<App>) -> Router {
     finish(app, Router::new().route("/metrics", get(status::metrics)))
 }

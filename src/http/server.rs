@@ -9,10 +9,9 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use super::connection;
-use crate::telemetry::Metrics;
+use crate::app::App;
 
 const H2_PING_EVERY: Duration = Duration::from_secs(20);
 const H2_STREAMS: u32 = 128;
@@ -43,15 +42,9 @@ impl Default for Limits {
     }
 }
 
-/// Serves until `stopping`; then takes no more connections, finishes the requests under way,
+/// Serves until the app is stopping; then takes no more connections, finishes the requests under way,
 /// and returns.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: Limits,
-    metrics: Arc<Metrics>,
-    stopping: CancellationToken,
-) {
+pub async fn serve(listener: TcpListener, router: Router, limits: Limits, app: &App) {
     let mut http = Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
@@ -66,13 +59,13 @@ pub async fn serve(
     loop {
         let slot = tokio::select! {
             slot = Arc::clone(&slots).acquire_owned() => slot.expect("never closed"),
-            () = stopping.cancelled() => break,
+            () = app.stopping.cancelled() => break,
         };
         let stream = tokio::select! {
             stream = accept(&listener) => stream,
-            () = stopping.cancelled() => break,
+            () = app.stopping.cancelled() => break,
         };
-        let (http, router, metrics) = (Arc::clone(&http), router.clone(), Arc::clone(&metrics));
+        let (http, router, metrics) = (Arc::clone(&http), router.clone(), Arc::clone(&app.metrics));
         let watcher = graceful.watcher();
         tokio::spawn(async move {
             metrics.connections.inc();

@@ -255,41 +255,35 @@ impl Writer {
                 let _ = reply.send(outcome);
             }
         };
-        let mut parts = vec![0..reports.len()];
+        // Parts that are still to be written, as (start, end).
+        let mut parts = vec![(0, reports.len())];
         let mut hold = Hold::since(oldest);
-        while let Some(part) = parts.pop() {
-            match self.store.upsert(&reports[part.clone()]).await {
+        while let Some((start, end)) = parts.pop() {
+            match self.store.upsert(&reports[start..end]).await {
                 Ok(applied) => {
-                    for (index, applied) in part.zip(applied) {
+                    for (index, applied) in (start..end).zip(applied) {
                         settle(index, applied.into());
                     }
                 }
-                Err(Error::Data(_)) if part.len() > 1 => {
-                    let middle = part.start + part.len() / 2;
-                    parts.push(middle..part.end);
-                    parts.push(part.start..middle);
+                Err(Error::Data(_)) if end - start > 1 => {
+                    let middle = start.midpoint(end);
+                    parts.extend([(middle, end), (start, middle)]);
                 }
                 Err(Error::Data(cause)) => {
                     let sqlstate = cause.sqlstate.unwrap_or_default();
-                    tracing::error!(
-                        sqlstate,
-                        "validation let a report through that cannot be stored"
-                    );
+                    tracing::error!(sqlstate, "validation let an unstorable report through");
                     let detail = format!("the database cannot hold this report ({sqlstate})");
-                    settle(
-                        part.start,
-                        Outcome::Rejected(Rejection::invalid("$", detail)),
-                    );
+                    settle(start, Outcome::Rejected(Rejection::invalid("$", detail)));
                 }
-                Err(error) if hold.try_again(&error).await => parts.push(part),
+                Err(error) if hold.try_again(&error).await => parts.push((start, end)),
                 Err(error) => {
                     let outcome = if error.is_temporary() {
                         Outcome::Failed
                     } else {
                         Outcome::Bug
                     };
-                    tracing::error!(%error, reports = part.len(), "a batch was given up");
-                    part.for_each(|index| settle(index, outcome.clone()));
+                    tracing::error!(%error, reports = end - start, "a batch was given up");
+                    (start..end).for_each(|index| settle(index, outcome.clone()));
                 }
             }
         }

@@ -24,7 +24,7 @@ struct Waiting {
     bodies: Vec<RejectedBody>,
     bytes: usize,
     kept: oneshot::Sender<bool>,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 pub(super) struct Keeper {
@@ -58,7 +58,7 @@ impl Keeper {
             bodies,
             bytes,
             kept,
-            _room: room,
+            room,
         };
         let queue = self
             .queue
@@ -95,12 +95,12 @@ async fn run(store: Arc<Store>, mut queue: mpsc::UnboundedReceiver<Waiting>) {
         let mut batch_bytes = first.bytes;
         let mut bodies = first.bodies;
         // The room is held until the rows are written.
-        let mut replies = vec![(first.kept, first._room)];
+        let mut replies = vec![(first.kept, first.room)];
         while batch_bytes < BATCH_BYTES {
             let Ok(next) = queue.try_recv() else { break };
             batch_bytes += next.bytes;
             bodies.extend(next.bodies);
-            replies.push((next.kept, next._room));
+            replies.push((next.kept, next.room));
         }
         let mut hold = Hold::since(Instant::now());
         let kept = loop {

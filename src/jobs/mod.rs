@@ -8,11 +8,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::App;
 
-const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
 /// Retention that could not run, for a database away or a reader in the way, runs again soon.
-const RETRY_RETENTION: Duration = Duration::from_secs(10 * 60);
-const PRUNE_LIMITER: Duration = Duration::from_secs(10 * 60);
+const RETRY_RETENTION: Duration = Duration::from_mins(10);
+const PRUNE_LIMITER: Duration = Duration::from_mins(10);
 
 /// Starts all jobs; they end when the app is stopping, and the tracker with them.
 pub fn start(app: &Arc<App>) -> TaskTracker {

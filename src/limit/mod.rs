@@ -13,7 +13,7 @@ use crate::auth::{Caller, KeyId};
 
 /// Reports that one viewer of SDK 1.x posts per minute at least: one every 15 s.
 const REPORTS_PER_VIEWER_MINUTE: f64 = 4.0;
-const WARN_EVERY: Duration = Duration::from_secs(60);
+const WARN_EVERY: Duration = Duration::from_mins(1);
 
 type Buckets =
     RateLimiter<KeyId, DefaultKeyedStateStore<KeyId>, DefaultClock, StateInformationMiddleware>;
@@ -166,8 +166,8 @@ mod tests {
                 .all(|decision| decision.retry_after.is_none())
         );
         let wait = decisions[3].retry_after.expect("denied");
-        assert!(wait > Duration::from_secs(1100) && wait <= Duration::from_secs(1200));
-        assert_eq!(decisions[2].reset, Duration::from_secs(3600));
+        assert!(wait > Duration::from_secs(1100) && wait <= Duration::from_mins(20));
+        assert_eq!(decisions[2].reset, Duration::from_hours(1));
     }
 
     #[test]

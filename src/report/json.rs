@@ -93,19 +93,12 @@ fn end_of_string(body: &[u8], mut at: usize, unstorable: &mut Vec<usize>) -> usi
         match byte {
             b'"' => return at + 1,
             b'\\' => match unicode_escape(body, at) {
-                Some(0) => {
-                    unstorable.push(at);
-                    at += 6;
+                Some(0xD800..=0xDBFF)
+                    if matches!(unicode_escape(body, at + 6), Some(0xDC00..=0xDFFF)) =>
+                {
+                    at += 12;
                 }
-                Some(0xD800..=0xDBFF) => {
-                    if matches!(unicode_escape(body, at + 6), Some(0xDC00..=0xDFFF)) {
-                        at += 12;
-                    } else {
-                        unstorable.push(at);
-                        at += 6;
-                    }
-                }
-                Some(0xDC00..=0xDFFF) => {
+                Some(0 | 0xD800..=0xDFFF) => {
                     unstorable.push(at);
                     at += 6;
                 }
@@ -228,8 +221,7 @@ pub fn split_array(body: &[u8]) -> Result<Split<'_>, Rejection> {
                 continue;
             }
             b'{' | b'[' => depth += 1,
-            b'}' if depth > 0 => depth -= 1,
-            b']' if depth > 0 => depth -= 1,
+            b'}' | b']' if depth > 0 => depth -= 1,
             b',' if depth == 0 => {
                 items.push(inner[start..at].trim_ascii());
                 start = at + 1;

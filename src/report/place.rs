@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::model::{SessionReport, UnixMs};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 /// How far ahead of the server a device's clock may be and still be believed.
-const MAX_AHEAD: Duration = Duration::from_secs(10 * 60);
+const MAX_AHEAD: Duration = Duration::from_mins(10);
 /// Nothing is placed before 2020-01-01, however long sessions are kept: Media3 is younger,
 /// and a clock of 1970 must not make a partition of its own.
 const EARLIEST: UnixMs = UnixMs(1_577_836_800_000);
@@ -36,7 +36,7 @@ impl Retention {
     /// row that pruning is about to delete, even when two servers' clocks differ by minutes.
     #[must_use]
     pub fn oldest_writable(self, now: UnixMs) -> UnixMs {
-        let margin = Duration::from_secs(10 * 60);
+        let margin = Duration::from_mins(10);
         self.cutoff(now)
             .map_or(EARLIEST, |cutoff| cutoff.plus(margin).max(EARLIEST))
     }

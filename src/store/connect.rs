@@ -7,8 +7,8 @@ use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 /// Connections are renewed after this, so that a failover or a changed setting gets through.
-const MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+const MAX_LIFETIME: Duration = Duration::from_mins(30);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 /// Shorter than the time a report is held, so that waiting for a connection is retried.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);

@@ -67,7 +67,8 @@ impl Store {
             .await
             .map_err(Error::from)?;
         let before = applied_count(&mut connection).await;
-        let run = MIGRATIONS.run(&mut *connection).await;
+        // Not `run`: of that, the compiler cannot tell that it may move between threads.
+        let run = MIGRATIONS.run_direct(None, &mut *connection, false).await;
         let after = applied_count(&mut connection).await;
         drop(connection.detach());
         run.map_err(|error| match error {

@@ -15,7 +15,7 @@ const BATCH_ROWS: i64 = 2_000;
 /// Pause between batches, so that pruning never takes more than a share of the disk.
 const BREATH: Duration = Duration::from_millis(20);
 /// How long refused bodies are kept for the operator.
-const REJECTED_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const REJECTED_LIFETIME: Duration = Duration::from_hours(30 * 24);
 
 /// What a run of pruning removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -118,7 +118,7 @@ async fn drop_partitions(
     .await?;
     let mut dropped = Vec::new();
     for name in names {
-        if !Month::of_partition(&name).is_some_and(|month| month.end() <= cutoff) {
+        if Month::of_partition(&name).is_none_or(|month| month.end() > cutoff) {
             continue;
         }
         // Dropping needs the whole table for a moment. Writers behind us must not wait long

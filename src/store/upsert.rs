@@ -407,6 +407,12 @@ async fn insert_timeline(
     groups: &[Group],
     settled: &[Settled],
 ) -> Result<(), Error> {
+    fn of<'a, T>(
+        rows: &'a [(&'a Received, PgTime, &'a TimelineEntry)],
+        field: impl Fn(&'a TimelineEntry) -> T,
+    ) -> Vec<T> {
+        rows.iter().map(|(_, _, entry)| field(entry)).collect()
+    }
     let mut rows: Vec<(&Received, PgTime, &TimelineEntry)> = Vec::new();
     for (group, settled) in groups.iter().zip(settled) {
         let start = rows.len();
@@ -433,12 +439,6 @@ async fn insert_timeline(
     });
     if rows.is_empty() {
         return Ok(());
-    }
-    fn of<'a, T>(
-        rows: &'a [(&'a Received, PgTime, &'a TimelineEntry)],
-        field: impl Fn(&'a TimelineEntry) -> T,
-    ) -> Vec<T> {
-        rows.iter().map(|(_, _, entry)| field(entry)).collect()
     }
     sqlx::query(include_str!("sql/insert_timeline.sql"))
         .bind(

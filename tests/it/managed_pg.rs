@@ -21,7 +21,7 @@ use sqlx::{Connection, PgConnection, Row};
 use tempfile::TempDir;
 
 /// Shared by all tests and kept between runs: the download is 15 MB.
-fn cache_dir() -> PathBuf {
+pub fn cache_dir() -> PathBuf {
     if let Some(given) = std::env::var_os("M3W_TEST_CACHE") {
         return given.into();
     }

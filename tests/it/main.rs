@@ -1,0 +1,16 @@
+//! Tests of the whole program: real Postgres, real servers on ports of their own, and the
+//! real binary. Every test has a database to itself.
+//!
+//! Postgres is that of `M3W_TEST_PG_BIN` (a directory with `initdb` and `postgres`), or else
+//! the built-in one, fetched once.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests have an environment and a clock"
+)]
+
+mod managed_pg;
+mod simulate;
+mod support;
+mod upsert;
+mod wire;

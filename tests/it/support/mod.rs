@@ -1,0 +1,9 @@
+//! What tests stand on: a Postgres, servers, and the binary.
+
+mod binary;
+mod cluster;
+mod server;
+
+pub use binary::{Binary, bin};
+pub use cluster::{Cluster, Database, shared_cluster};
+pub use server::{Answer, KEY, Server, ServerOptions, now_ms};
