@@ -8,9 +8,16 @@
     clippy::disallowed_methods,
     reason = "tests have an environment and a clock"
 )]
+#![expect(
+    unreachable_pub,
+    reason = "the support modules are shared by all tests"
+)]
 
+mod faults;
 mod managed_pg;
+mod retention;
 mod simulate;
+mod statements;
 mod support;
 mod upsert;
 mod wire;

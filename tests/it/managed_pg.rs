@@ -217,10 +217,6 @@ async fn the_second_start_is_refused_by_name() {
 /// Not a test: run by others as a process that owns a server and can be killed.
 #[tokio::test]
 #[ignore = "run by other tests, in a process of its own"]
-#[expect(
-    clippy::print_stdout,
-    reason = "this is how it talks to the test that runs it"
-)]
 async fn owner() {
     let Ok(dir) = std::env::var("M3W_TEST_OWNER") else {
         return;

@@ -66,7 +66,7 @@ impl Binary {
                 log.push('\n');
             }
         });
-        let address = address.recv_timeout(Duration::from_secs(60));
+        let address = address.recv_timeout(Duration::from_mins(1));
         let address =
             address.unwrap_or_else(|_| panic!("no start:\n{}", log.lock().expect("ours")));
         Self {

@@ -33,7 +33,7 @@ pub struct Cluster {
 
 struct Running {
     // Held open: the watchdog stops Postgres when it closes.
-    _life: ChildStdin,
+    life: ChildStdin,
     watchdog: Child,
 }
 
@@ -103,10 +103,7 @@ impl Cluster {
             .spawn()
             .expect("a shell");
         let life = watchdog.stdin.take().expect("piped");
-        *self.running.lock().expect("not poisoned") = Some(Running {
-            _life: life,
-            watchdog,
-        });
+        *self.running.lock().expect("not poisoned") = Some(Running { life, watchdog });
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.is_ready() {
             assert!(
@@ -122,7 +119,7 @@ impl Cluster {
     pub fn stop(&self, signal: &str) {
         let running = self.running.lock().expect("not poisoned").take();
         let Running {
-            _life: mut life,
+            mut life,
             mut watchdog,
         } = running.expect("running");
         writeln!(life, "{signal}").expect("the watchdog reads");
@@ -138,6 +135,17 @@ impl Cluster {
             .trim()
             .parse()
             .expect("a pid")
+    }
+
+    /// The postmaster and its children.
+    pub fn processes(&self) -> Vec<i32> {
+        let parent = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        let children = children.unwrap_or_default();
+        let children = children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok());
+        std::iter::once(parent).chain(children).collect()
     }
 
     /// How to reach a database as superuser.
@@ -175,19 +183,15 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // Closing the watchdog's input ends Postgres and removes the data.
-        if let Some(Running {
-            _life,
-            mut watchdog,
-        }) = self.running.lock().expect("ours").take()
-        {
-            drop(_life);
+        if let Some(Running { life, mut watchdog }) = self.running.lock().expect("ours").take() {
+            drop(life);
             let _ = watchdog.wait();
         }
     }
 }
 
 /// The cluster that most tests share.
-pub fn shared_cluster() -> &'static Cluster {
+fn shared_cluster() -> &'static Cluster {
     static SHARED: OnceLock<Cluster> = OnceLock::new();
     SHARED.get_or_init(Cluster::start)
 }

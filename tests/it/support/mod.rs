@@ -5,5 +5,5 @@ mod cluster;
 mod server;
 
 pub use binary::{Binary, bin};
-pub use cluster::{Cluster, Database, shared_cluster};
+pub use cluster::{Cluster, Database};
 pub use server::{Answer, KEY, Server, ServerOptions, now_ms};

@@ -25,6 +25,7 @@ use super::cluster::Database;
 pub const KEY: &str = "dev-key";
 
 /// What a test may choose; the rest is as users get it, but for a limit that never limits.
+#[derive(Default)]
 pub struct ServerOptions {
     /// Environment variables beside those of the database.
     pub env: Vec<(&'static str, String)>,
@@ -32,17 +33,6 @@ pub struct ServerOptions {
     pub now_ms: Option<i64>,
     pub limits: Limits,
     pub bounds: Bounds,
-}
-
-impl Default for ServerOptions {
-    fn default() -> Self {
-        Self {
-            env: Vec::new(),
-            now_ms: None,
-            limits: Limits::default(),
-            bounds: Bounds::default(),
-        }
-    }
 }
 
 pub struct Server {

@@ -1,0 +1,439 @@
+//! Faults: signals under load, Postgres away, frozen, killed, locked, and rows it refuses.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use media3watch::ingest::Bounds;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::support::{Binary, Cluster, Database, KEY, Server, ServerOptions, now_ms};
+
+/// Clients that post new sessions one after another until they are told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Vec<Attempt>>>,
+}
+
+/// One report, and its answer: a status, or 0 when the connection broke.
+struct Attempt {
+    id: String,
+    status: u16,
+    took: Duration,
+}
+
+impl Load {
+    fn start(url: &str, clients: usize, pause: Duration) -> Self {
+        static RUN: AtomicU64 = AtomicU64::new(0);
+        let run = RUN.fetch_add(1, Ordering::Relaxed);
+        let stop = Arc::new(AtomicBool::new(false));
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(12))
+            .build();
+        let client = client.expect("a client");
+        let spawn = |number| {
+            let (client, url, stop) = (
+                client.clone(),
+                format!("{url}/v1/sessions"),
+                Arc::clone(&stop),
+            );
+            tokio::spawn(async move {
+                let mut attempts = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let id = format!("load{run}-{number}-{}", attempts.len());
+                    let body = json!({"sessionId": id, "timestamp": now_ms(), "playTimeMs": 1});
+                    let began = Instant::now();
+                    let request = client.post(&url).header("X-API-Key", KEY).json(&body);
+                    let status = request
+                        .send()
+                        .await
+                        .map_or(0, |answer| answer.status().as_u16());
+                    attempts.push(Attempt {
+                        id,
+                        status,
+                        took: began.elapsed(),
+                    });
+                    tokio::time::sleep(pause).await;
+                }
+                attempts
+            })
+        };
+        Self {
+            clients: (0..clients).map(spawn).collect(),
+            stop,
+        }
+    }
+
+    async fn end(self) -> Vec<Attempt> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut attempts = Vec::new();
+        for client in self.clients {
+            attempts.extend(client.await.expect("a client runs to its end"));
+        }
+        attempts
+    }
+}
+
+fn acknowledged(attempts: &[Attempt]) -> Vec<&str> {
+    attempts
+        .iter()
+        .filter(|a| a.status == 200)
+        .map(|a| a.id.as_str())
+        .collect()
+}
+
+async fn assert_stored(database: &Database, ids: &[&str]) {
+    let found = "SELECT count(*) || ' ' || count(DISTINCT session_id) FROM sessions WHERE session_id = ANY(";
+    let list: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
+    let sql = format!("{found}ARRAY[{}])", list.join(","));
+    assert_eq!(
+        database.value(&sql).await,
+        Some(format!("{0} {0}", ids.len()))
+    );
+}
+
+fn assert_all_acknowledged(attempts: &[Attempt]) {
+    let refused: Vec<u16> = attempts
+        .iter()
+        .map(|a| a.status)
+        .filter(|s| *s != 200)
+        .collect();
+    assert!(
+        refused.is_empty(),
+        "{} of {} failed: {refused:?}",
+        refused.len(),
+        attempts.len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_under_load_loses_nothing_acknowledged() {
+    let database = Database::new().await;
+    let server = Binary::serve(&[("DATABASE_URL", &database.url)]);
+    let load = Load::start(&server.url(""), 16, Duration::ZERO);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    server.signal(Signal::SIGTERM);
+    let waiting = tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(30)));
+    let (status, log) = waiting.await.expect("it ends");
+    assert!(status.success(), "{status}\n{log}");
+    let attempts = load.end().await;
+    let stored = acknowledged(&attempts);
+    assert!(stored.len() > 100, "only {} reports in 1.5 s", stored.len());
+    assert_stored(&database, &stored).await;
+    // Answered or cut, never an error: those under way were finished.
+    assert!(attempts.iter().all(|a| matches!(a.status, 0 | 200)));
+    // And what a client saw cut off was a connection, not an acknowledgement: no extra rows
+    // of one session.
+    let twice = "SELECT count(*) - count(DISTINCT session_id) FROM sessions";
+    assert_eq!(database.number(twice).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_at_once() {
+    let database = Database::new().await;
+    let server = Binary::serve(&[("DATABASE_URL", &database.url)]);
+    // A lock keeps a report, and so the server, waiting.
+    let mut locker = database.connect().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE sessions")
+        .execute(&mut locker)
+        .await
+        .expect("locks");
+    let load = Load::start(&server.url(""), 1, Duration::from_millis(10));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    server.signal(Signal::SIGINT);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    server.signal(Signal::SIGINT);
+    let waiting = tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(3)));
+    let (status, _) = waiting.await.expect("it ends");
+    assert_eq!(status.code(), Some(1));
+    drop(locker);
+    assert!(acknowledged(&load.end().await).is_empty());
+}
+
+/// What `fault` does to a cluster under load costs latency, never an answer.
+async fn survive(fault: impl FnOnce(&Cluster) + Send + 'static, longest: Duration) {
+    let cluster = tokio::task::spawn_blocking(Cluster::start)
+        .await
+        .expect("a cluster");
+    let database = Database::within(&cluster).await;
+    let server = Server::with(ServerOptions::default(), &database).await;
+    let load = Load::start(&server.url(""), 8, Duration::from_millis(5));
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let cluster = tokio::task::spawn_blocking(move || {
+        fault(&cluster);
+        cluster
+    });
+    let _cluster = cluster.await.expect("the fault ends");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let attempts = load.end().await;
+    assert_all_acknowledged(&attempts);
+    assert_stored(&database, &acknowledged(&attempts)).await;
+    let slowest = attempts.iter().map(|a| a.took).max().expect("attempts");
+    assert!(slowest < longest, "a report took {slowest:?}");
+    // It was felt, and it is over.
+    assert!(attempts.last().expect("attempts").took < Duration::from_secs(2));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_stopped_for_four_seconds_costs_latency_only() {
+    let fault = |cluster: &Cluster| {
+        cluster.stop("INT");
+        std::thread::sleep(Duration::from_secs(4));
+        cluster.start_again();
+    };
+    survive(fault, Duration::from_secs(8)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_killed_costs_latency_only() {
+    let fault = |cluster: &Cluster| {
+        cluster.stop("KILL");
+        cluster.start_again();
+    };
+    survive(fault, Duration::from_secs(8)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_frozen_for_three_seconds_costs_latency_only() {
+    let fault = |cluster: &Cluster| {
+        // The postmaster and all of its children.
+        let processes = cluster.processes();
+        let signal = |signal| {
+            for pid in &processes {
+                // A backend may have ended meanwhile.
+                let _ = kill(Pid::from_raw(*pid), signal);
+            }
+        };
+        signal(Signal::SIGSTOP);
+        std::thread::sleep(Duration::from_secs(3));
+        signal(Signal::SIGCONT);
+    };
+    survive(fault, Duration::from_secs(8)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_backends_cost_latency_only() {
+    let database = Database::new().await;
+    let server = Server::with(ServerOptions::default(), &database).await;
+    let load = Load::start(&server.url(""), 8, Duration::from_millis(2));
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                    WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        database.execute(kill).await;
+    }
+    let attempts = load.end().await;
+    assert!(attempts.len() > 100);
+    assert_all_acknowledged(&attempts);
+    assert_stored(&database, &acknowledged(&attempts)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_away_for_longer_is_said_and_then_over() {
+    let cluster = tokio::task::spawn_blocking(Cluster::start)
+        .await
+        .expect("a cluster");
+    let database = Database::within(&cluster).await;
+    let server = Server::with(ServerOptions::default(), &database).await;
+    let body = || json!({"sessionId": "s", "timestamp": now_ms()}).to_string();
+    assert_eq!(server.post(body()).await.status, 200);
+    cluster.stop("INT");
+    let began = Instant::now();
+    let answer = server.post(body()).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (503, "DATABASE_ERROR")
+    );
+    let retry: u64 = answer.header("retry-after").parse().expect("whole seconds");
+    assert!((1..=10).contains(&retry));
+    // Held, but answered while an SDK still listens.
+    assert!(began.elapsed() > Duration::from_secs(5) && began.elapsed() < Duration::from_secs(10));
+    // A refused body cannot be kept now, so it is not refused either.
+    let refused = server.post("{}").await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code().as_str()),
+        (503, "DATABASE_ERROR")
+    );
+    let health = server.get("/health").await;
+    assert_eq!(
+        (health.status.as_u16(), health.json()["status"].clone()),
+        (503, json!("unhealthy"))
+    );
+    assert_eq!(server.get("/health/live").await.status, 200);
+    assert_eq!(server.get("/health/ready").await.status, 503);
+    let read = server.get("/v1/sessions/s").await;
+    assert_eq!(
+        (read.status.as_u16(), read.code().as_str()),
+        (503, "DATABASE_ERROR")
+    );
+
+    cluster.start_again();
+    assert_eq!(server.post(body()).await.status, 200);
+    assert_eq!(server.get("/health").await.status, 200);
+    assert_eq!(server.post("{}").await.status, 400);
+    assert!(
+        server
+            .metric("sessions_failed_total{code=\"DATABASE_ERROR\"}")
+            .await
+            >= 2.0
+    );
+    server.stop().await;
+}
+
+/// A table that is locked for long: the queue fills to its bound, then 503 at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_says_so_at_once() {
+    let bounds = Bounds {
+        queue_reports: 20,
+        in_flight: 1,
+        ..Bounds::default()
+    };
+    let database = Database::new().await;
+    let options = ServerOptions {
+        bounds,
+        ..ServerOptions::default()
+    };
+    let server = Arc::new(Server::with(options, &database).await);
+    let mut locker = database.connect().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE sessions")
+        .execute(&mut locker)
+        .await
+        .expect("locks");
+    let posts: Vec<_> = (0..30)
+        .map(|number| {
+            let server = Arc::clone(&server);
+            tokio::spawn(async move {
+                let began = Instant::now();
+                let body = json!({"sessionId": format!("q{number}"), "timestamp": now_ms()});
+                let answer = server.post(body.to_string()).await;
+                (answer, began.elapsed())
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(server.metric("ingest_queue_reports").await <= 20.0);
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut locker)
+        .await
+        .expect("unlocks");
+    let (mut stored, mut overloaded) = (0, 0);
+    for post in posts {
+        let (answer, took) = post.await.expect("answered");
+        match (answer.status.as_u16(), answer.code().as_str()) {
+            (200, _) => stored += 1,
+            (503, "OVERLOADED") => {
+                assert!(took < Duration::from_millis(900), "said after {took:?}");
+                assert!(answer.header("retry-after").parse::<u64>().is_ok());
+                overloaded += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((stored, overloaded), (20, 10));
+    assert!(server.metric("ingest_queue_reports").await.abs() < 0.5);
+    assert!(server.metric("ingest_queue_bytes").await.abs() < 0.5);
+}
+
+/// What validation lets through and Postgres refuses fails alone, and is kept.
+#[tokio::test]
+async fn a_poison_row_fails_alone() {
+    let server = Server::start().await;
+    let poison = "ALTER TABLE sessions ADD CHECK (content_id <> 'poison')";
+    server.database.execute(poison).await;
+    let report = |number: i64| {
+        let content = if number == 137 || number == 400 {
+            "poison"
+        } else {
+            "fine"
+        };
+        json!({"sessionId": format!("p{number}"), "timestamp": now_ms(), "contentId": content})
+    };
+    let batch: Vec<_> = (0..500).map(report).collect();
+    let answer = server.post_batch(json!(batch).to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let answer = answer.json();
+    assert_eq!(
+        (&answer["accepted"], &answer["rejected"]),
+        (&json!(498), &json!(2))
+    );
+    assert_eq!(answer["results"][137]["status"], "rejected");
+    assert_eq!(answer["results"][400]["error"]["code"], "INVALID_SCHEMA");
+    assert_eq!(
+        server
+            .database
+            .number("SELECT count(*) FROM sessions")
+            .await,
+        498
+    );
+    let kept = "SELECT count(*) FROM rejected_reports WHERE position('poison' IN convert_from(body, 'UTF8')) > 0";
+    assert_eq!(server.database.number(kept).await, 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_is_not_refused() {
+    let server = Server::start().await;
+    server
+        .database
+        .execute("ALTER TABLE rejected_reports RENAME TO elsewhere")
+        .await;
+    let answer = server.post(r#"{"sessionId":""}"#).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (503, "DATABASE_ERROR")
+    );
+    server
+        .database
+        .execute("ALTER TABLE elsewhere RENAME TO rejected_reports")
+        .await;
+    assert_eq!(server.post(r#"{"sessionId":""}"#).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_schema_that_is_broken_is_our_fault_and_says_no_more() {
+    let server = Server::start().await;
+    server
+        .database
+        .execute("ALTER TABLE session_places RENAME TO elsewhere")
+        .await;
+    let body = json!({"sessionId": "s", "timestamp": now_ms()}).to_string();
+    let answer = server.post(body).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (500, "INTERNAL_ERROR")
+    );
+    assert!(answer.message().contains(answer.header("x-request-id")));
+    assert!(!answer.text.contains("session_places"));
+}
+
+/// Readiness goes off, requests under way are answered, keep-alive connections are told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_finishes_what_is_under_way() {
+    let database = Database::new().await;
+    let server = Server::with(ServerOptions::default(), &database).await;
+    let mut locker = database.connect().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE sessions")
+        .execute(&mut locker)
+        .await
+        .expect("locks");
+    let body = json!({"sessionId": "s", "timestamp": now_ms()}).to_string();
+    let post = server.post(body);
+    let stop = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.begin_stop();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        sqlx::raw_sql("ROLLBACK")
+            .execute(&mut locker)
+            .await
+            .expect("unlocks");
+    };
+    let (answer, ()) = tokio::join!(post, stop);
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.header("connection"), "close");
+    assert_eq!(database.number("SELECT count(*) FROM sessions").await, 1);
+    server.stop().await;
+}
