@@ -23,6 +23,8 @@ use crate::telemetry::Metrics;
 
 /// How long a starting server waits for its Postgres.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How long the reports that wait may take; each of them is held for less.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long jobs and open connections may take to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -101,7 +103,9 @@ pub async fn run(
         }
         None => main.await,
     }
-    app.ingest.drain().await;
+    if tokio::time::timeout(DRAIN_TIMEOUT, app.ingest.drain()).await.is_err() {
+        tracing::error!("reports that were not acknowledged yet were given up");
+    }
     let close = async {
         jobs.wait().await;
         app.store.close().await;

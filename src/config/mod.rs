@@ -33,7 +33,9 @@ use variables as var;
 
 const DEFAULT_KEY: &str = "dev-key";
 const MAX_RETENTION_DAYS: u32 = 36_500;
-const MAX_MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// A refused body of this size fits into the queue of bodies to be kept, an accepted one into
+/// the queue of reports, both with room for others.
+const MAX_MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
 /// Everything that can be configured, checked.
 #[derive(Debug, Clone)]

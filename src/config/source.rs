@@ -114,7 +114,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The raw text of a variable and where it came from.
+    /// The raw text of a variable, without blanks around it, and where it came from. Blank
+    /// counts as unset.
     pub(super) fn raw(&mut self, variable: Variable) -> Option<(String, Source)> {
         let own = self.environment.get(variable.name);
         let file_name = format!("{}_FILE", variable.name);
@@ -134,7 +135,8 @@ impl<'a> Reader<'a> {
             }
             (Some(value), None) => {
                 if let Ok(value) = value.into_string() {
-                    return Some((value.trim().to_owned(), Source::Environment));
+                    let value = value.trim().to_owned();
+                    return (!value.is_empty()).then_some((value, Source::Environment));
                 }
                 self.problem(variable.name, "not UTF-8", "UTF-8 text");
                 None

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -22,19 +22,17 @@ pub(super) async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let presented = request
-        .headers()
-        .get(API_KEY)
-        .map_or(&b""[..], |key| key.as_bytes());
-    let Some(caller) = app.keys.authenticate(presented).cloned() else {
-        app.metrics.rejected("INVALID_API_KEY");
+    let presented = request.headers().get(API_KEY).map(HeaderValue::as_bytes);
+    let presented = presented.filter(|key| !key.is_empty());
+    let Some(caller) = presented.and_then(|key| app.keys.authenticate(key)).cloned() else {
+        count(&app, scope, "INVALID_API_KEY");
         return Error::InvalidApiKey.into_response();
     };
     let seen = Seen {
         tenant: caller.tenant.clone(),
     };
     if !caller.may(scope) {
-        app.metrics.rejected("FORBIDDEN");
+        count(&app, scope, "FORBIDDEN");
         let mut response = Error::Forbidden(scope).into_response();
         response.extensions_mut().insert(seen);
         return response;
@@ -50,6 +48,13 @@ pub(super) async fn admit(
     response.extensions_mut().insert(seen);
     tell_limit(response.headers_mut(), decision);
     response
+}
+
+/// Counts a refused report; refused readers are among the requests.
+fn count(app: &App, scope: Scope, code: &'static str) {
+    if scope == Scope::Ingest {
+        app.metrics.rejected(code);
+    }
 }
 
 fn tell_limit(headers: &mut HeaderMap, decision: Decision) {

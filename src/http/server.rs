@@ -1,5 +1,6 @@
 //! The accept loop: a cap on connections, and a stop that lets requests finish.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,10 @@ pub struct Limits {
     pub head: Duration,
     /// Between requests. Above 15 s, the pace of SDK 1.x, so that it can reuse connections.
     pub idle: Duration,
-    /// For requests to finish once the server is stopping.
+    /// How long new connections are still taken once the server is stopping, so that those
+    /// who are on their way get an answer, and probes see that it is not ready.
+    pub linger: Duration,
+    /// For requests to finish after that.
     pub drain: Duration,
 }
 
@@ -37,6 +41,7 @@ impl Default for Limits {
             connections: 8_192,
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
+            linger: Duration::from_secs(1),
             drain: Duration::from_secs(20),
         }
     }
@@ -56,14 +61,18 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, app: &
     let http = Arc::new(http);
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(limits.connections));
+    let mut closing = pin!(async {
+        app.stopping.cancelled().await;
+        tokio::time::sleep(limits.linger).await;
+    });
     loop {
-        let slot = tokio::select! {
-            slot = Arc::clone(&slots).acquire_owned() => slot.expect("never closed"),
-            () = app.stopping.cancelled() => break,
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await.expect("never closed");
+            (slot, accept(&listener).await)
         };
-        let stream = tokio::select! {
-            stream = accept(&listener) => stream,
-            () = app.stopping.cancelled() => break,
+        let (slot, stream) = tokio::select! {
+            next = next => next,
+            () = &mut closing => break,
         };
         let (http, router, metrics) = (Arc::clone(&http), router.clone(), Arc::clone(&app.metrics));
         let watcher = graceful.watcher();

@@ -53,13 +53,13 @@ pub(super) async fn live(State(app): State<Arc<App>>) -> Response {
     answer(&app, true)
 }
 
-/// Whether the server takes traffic: not while it is stopping, nor without Postgres.
+/// Whether the server takes traffic: not while it is stopping. Postgres away is no reason to
+/// send traffic elsewhere: other instances have the same one, and reports are held.
 #[utoipa::path(get, path = "/health/ready", tag = "status", responses(
     (status = 200, description = "The server takes traffic", body = Health),
-    (status = 503, description = "The server is stopping, or Postgres is away", body = Health)))]
+    (status = 503, description = "The server is stopping", body = Health)))]
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let is_ready = !app.stopping.is_cancelled() && app.store.ping(PING_TIMEOUT).await.is_ok();
-    answer(&app, is_ready)
+    answer(&app, !app.stopping.is_cancelled())
 }
 
 /// Metrics in Prometheus' text format; 404 when they are off or have a listener of their own.

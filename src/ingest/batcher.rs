@@ -259,13 +259,13 @@ impl Writer {
         let mut parts = vec![(0, reports.len())];
         let mut hold = Hold::since(oldest);
         while let Some((start, end)) = parts.pop() {
-            match self.store.upsert(&reports[start..end]).await {
+            match self.store.upsert(&reports[start..end], hold.limit()).await {
                 Ok(applied) => {
                     for (index, applied) in (start..end).zip(applied) {
                         settle(index, applied.into());
                     }
                 }
-                Err(Error::Data(_)) if end - start > 1 => {
+                Err(error) if error.may_be_one_row() && end - start > 1 => {
                     let middle = start.midpoint(end);
                     parts.extend([(middle, end), (start, middle)]);
                 }

@@ -10,6 +10,9 @@ use crate::store::Error;
 /// How long a report is held. Below the SDK's read timeout of 10 s, so that the client is
 /// still there to hear the outcome.
 const HOLD: Duration = Duration::from_secs(8);
+/// Two tries of the longest kind fit into the hold.
+const LONGEST_TRY: Duration = Duration::from_secs(4);
+const SHORTEST_TRY: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -26,6 +29,12 @@ impl Hold {
             deadline: start + HOLD,
             pause: FIRST_PAUSE,
         }
+    }
+
+    /// How long the next call may take: no longer than the hold, but never so short that a
+    /// report which waited long in the queue has no chance at all.
+    pub(super) fn limit(&self) -> Duration {
+        self.deadline.duration_since(Instant::now()).clamp(SHORTEST_TRY, LONGEST_TRY)
     }
 
     /// Waits and returns true when the call may be tried again; false when the error is

@@ -104,7 +104,7 @@ async fn run(store: Arc<Store>, mut queue: mpsc::UnboundedReceiver<Waiting>) {
         }
         let mut hold = Hold::since(Instant::now());
         let kept = loop {
-            match store.keep_rejected(&bodies).await {
+            match store.keep_rejected(&bodies, hold.limit()).await {
                 Err(error) if hold.try_again(&error).await => {}
                 kept => break kept,
             }

@@ -12,6 +12,9 @@ use super::rejection::Rejection;
 const MAX_DEPTH: usize = 32;
 /// Decimal exponents beyond this are refused: they only blow up storage.
 const MAX_EXPONENT: u32 = 300;
+/// What the exponents of one report may add up to: Postgres writes numbers out in full, so
+/// they are the digits by which a report grows when it is read back.
+const MAX_EXPONENT_SUM: u32 = 65_536;
 /// Longest number literal in characters; an f64 in full decimal notation has at most 309
 /// digits before the point.
 const MAX_NUMBER_CHARS: usize = 400;
@@ -46,6 +49,7 @@ pub(super) fn clean(body: &[u8]) -> Result<Cleaned<'_>, Rejection> {
     })?;
     let mut unstorable = Vec::new();
     let mut depth = 0_usize;
+    let mut exponents = 0;
     let mut at = 0;
     while let Some(&byte) = body.get(at) {
         match byte {
@@ -64,7 +68,12 @@ pub(super) fn clean(body: &[u8]) -> Result<Cleaned<'_>, Rejection> {
             }
             b'-' | b'0'..=b'9' => {
                 let end = end_of_number(body, at);
-                if let Err(detail) = check_number(&body[at..end]) {
+                match exponent(&body[at..end]) {
+                    Ok(exponent) => exponents += exponent,
+                    Err(detail) => return Err(Rejection::invalid(path_at(text, at), detail)),
+                }
+                if exponents > MAX_EXPONENT_SUM {
+                    let detail = "numbers with large exponents, too many of them";
                     return Err(Rejection::invalid(path_at(text, at), detail));
                 }
                 at = end;
@@ -128,23 +137,21 @@ fn end_of_number(body: &[u8], start: usize) -> usize {
         .map_or(body.len(), |length| start + length)
 }
 
-fn check_number(literal: &[u8]) -> Result<(), String> {
+/// The decimal exponent of a number, without its sign; 0 where it has none.
+fn exponent(literal: &[u8]) -> Result<u32, String> {
     if literal.len() > MAX_NUMBER_CHARS {
-        return Err(format!(
-            "a number of more than {MAX_NUMBER_CHARS} characters"
-        ));
+        return Err(format!("a number of more than {MAX_NUMBER_CHARS} characters"));
     }
     let Some(e) = literal.iter().position(|b| matches!(b, b'e' | b'E')) else {
-        return Ok(());
+        return Ok(0);
     };
     let digits = literal[e + 1..].iter().filter(|b| b.is_ascii_digit());
-    let exponent = digits.fold(0_u32, |value, b| {
-        value.saturating_mul(10).saturating_add(u32::from(b - b'0'))
-    });
+    let exponent =
+        digits.fold(0_u32, |value, b| value.saturating_mul(10).saturating_add(u32::from(b - b'0')));
     if exponent > MAX_EXPONENT {
         return Err(format!("a number with an exponent beyond ±{MAX_EXPONENT}"));
     }
-    Ok(())
+    Ok(exponent)
 }
 
 /// JSON path of the value at byte `target`, for messages only: it walks the text up to there.
@@ -203,11 +210,12 @@ pub(super) fn path_at(text: &str, target: usize) -> String {
 pub type Split<'a> = Vec<&'a [u8]>;
 
 /// Splits a JSON array into its elements without parsing them, so that one broken element
-/// does not take its neighbours along.
+/// does not take its neighbours along. Stops after one element more than `most`, which is
+/// enough to refuse the batch: a small body can hold millions of commas.
 ///
 /// # Errors
 /// When the text is not one closed array.
-pub fn split_array(body: &[u8]) -> Result<Split<'_>, Rejection> {
+pub fn split_array(body: &[u8], most: usize) -> Result<Split<'_>, Rejection> {
     let body = body.trim_ascii();
     let inner = body
         .strip_prefix(b"[")
@@ -225,6 +233,9 @@ pub fn split_array(body: &[u8]) -> Result<Split<'_>, Rejection> {
             b',' if depth == 0 => {
                 items.push(inner[start..at].trim_ascii());
                 start = at + 1;
+                if items.len() > most {
+                    return Ok(items);
+                }
             }
             b']' => {
                 let last = inner[start..at].trim_ascii();
@@ -246,13 +257,11 @@ pub fn split_array(body: &[u8]) -> Result<Split<'_>, Rejection> {
     ))
 }
 
-/// Splits NDJSON into its lines; blank lines are left out.
+/// Splits NDJSON into its lines, one more than `most` at most; blank lines are left out.
 #[must_use]
-pub fn split_lines(body: &[u8]) -> Split<'_> {
-    body.split(|b| *b == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.is_empty())
-        .collect()
+pub fn split_lines(body: &[u8], most: usize) -> Split<'_> {
+    let lines = body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
+    lines.filter(|line| !line.is_empty()).take(most + 1).collect()
 }
 
 #[cfg(test)]
@@ -293,6 +302,13 @@ mod tests {
     }
 
     #[test]
+    fn many_numbers_that_blow_up_are_refused_together() {
+        let report = |count| format!(r#"{{"n":[{}]}}"#, vec!["1e300"; count].join(","));
+        assert!(clean(report(218).as_bytes()).is_ok());
+        assert_eq!(clean(report(219).as_bytes()).expect_err("refused").field, "$.n[218]");
+    }
+
+    #[test]
     fn depth_is_counted_below_the_report() {
         let nested = |levels: usize| {
             format!(r#"{{"a":{}1{}}}"#, "[".repeat(levels), "]".repeat(levels)).into_bytes()
@@ -304,20 +320,20 @@ mod tests {
 
     #[test]
     fn arrays_split_without_parsing() {
-        let split = split_array(br#" [ {"a":"],["} , 2,{"b":[1,2]},broken ] "#).expect("split");
+        let split = split_array(br#" [ {"a":"],["} , 2,{"b":[1,2]},broken ] "#, 10).expect("split");
         assert_eq!(
             split,
             [&br#"{"a":"],["}"#[..], b"2", br#"{"b":[1,2]}"#, b"broken"]
         );
-        assert_eq!(split_array(b"[]").expect("empty"), Vec::<&[u8]>::new());
-        assert_eq!(split_array(b"[1,]").expect("trailing comma").len(), 2);
+        assert_eq!(split_array(b"[]", 10).expect("empty"), Vec::<&[u8]>::new());
+        assert_eq!(split_array(b"[1,]", 10).expect("trailing comma").len(), 2);
         for open in [&b"[{}"[..], b"{}", b"", b"[{}] x", b"[\"a]"] {
-            assert!(split_array(open).is_err());
+            assert!(split_array(open, 10).is_err());
         }
     }
 
     #[test]
     fn lines_split_and_blank_ones_go() {
-        assert_eq!(split_lines(b"{}\r\n\n {} \n"), [b"{}", b"{}"]);
+        assert_eq!(split_lines(b"{}\r\n\n {} \n", 10), [b"{}", b"{}"]);
     }
 }

@@ -30,15 +30,9 @@ impl Retention {
         (self.days > 0).then(|| now.minus(DAY * self.days))
     }
 
-    /// Sessions before this moment have expired for writers.
-    ///
-    /// It lies a little after [`Retention::cutoff`], so that a batch in flight never touches a
-    /// row that pruning is about to delete, even when two servers' clocks differ by minutes.
-    #[must_use]
-    pub fn oldest_writable(self, now: UnixMs) -> UnixMs {
-        let margin = Duration::from_mins(10);
-        self.cutoff(now)
-            .map_or(EARLIEST, |cutoff| cutoff.plus(margin).max(EARLIEST))
+    /// The earliest moment at which a session is believed to have begun.
+    fn earliest_believable(self, now: UnixMs) -> UnixMs {
+        self.cutoff(now).map_or(EARLIEST, |cutoff| cutoff.max(EARLIEST))
     }
 }
 
@@ -57,7 +51,7 @@ impl Place {
     #[must_use]
     pub fn of(report: &SessionReport, received: UnixMs, retention: Retention) -> Self {
         let claim = report.started_at.unwrap_or(report.reported_at);
-        let believable = retention.oldest_writable(received)..=received.plus(MAX_AHEAD);
+        let believable = retention.earliest_believable(received)..=received.plus(MAX_AHEAD);
         if believable.contains(&claim) {
             return Self {
                 timestamp: claim,

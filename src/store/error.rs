@@ -50,6 +50,19 @@ impl Error {
         })
     }
 
+    /// Whether one row of many may be the reason, so that the others can be saved.
+    #[must_use]
+    pub fn may_be_one_row(&self) -> bool {
+        match self {
+            Self::Data(_) => true,
+            // 42: the statement itself is wrong, for every row.
+            Self::Bug(cause) => {
+                cause.sqlstate.as_deref().is_some_and(|code| !code.starts_with("42"))
+            }
+            Self::Transient(_) | Self::Unavailable(_) => false,
+        }
+    }
+
     /// Whether the target partition of an insert does not exist.
     pub(super) fn is_missing_partition(&self) -> bool {
         matches!(self, Self::Transient(cause) if cause.sqlstate.as_deref() == Some("23514"))
@@ -84,8 +97,8 @@ impl From<sqlx::Error> for Error {
             };
         };
         let code = db.code().unwrap_or_default().into_owned();
-        // Only inserts into partitioned tables meet a check here: the tables have none.
-        let missing_partition = code == "23514" && db.message().starts_with("no partition");
+        // A row without a partition is a check violation too, of no constraint with a name.
+        let missing_partition = code == "23514" && db.constraint().is_none();
         let is_data = !missing_partition
             && ["21", "22", "23", "54"]
                 .iter()
