@@ -27,7 +27,7 @@ const REJECTED: [&str; 6] = [
     "INVALID_API_KEY",
     "FORBIDDEN",
 ];
-const QUERIES: [&str; 8] = [
+const QUERIES: [&str; 7] = [
     "upsert",
     "ping",
     "select_session",
@@ -35,7 +35,6 @@ const QUERIES: [&str; 8] = [
     "trim_rejected",
     "make_partition",
     "prune",
-    "job_lock",
 ];
 const PRUNED: [&str; 4] = [
     "sessions",

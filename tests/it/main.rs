@@ -9,6 +9,7 @@
     reason = "tests have an environment and a clock"
 )]
 
+mod cli;
 mod managed_pg;
 mod simulate;
 mod support;
