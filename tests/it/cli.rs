@@ -349,7 +349,7 @@ impl FirstEvening {
 
     /// What it prints once it is ready.
     fn greeting(&mut self) -> String {
-        let deadline = Instant::now() + Duration::from_secs(120);
+        let deadline = Instant::now() + Duration::from_mins(2);
         loop {
             let text = self.read("out");
             if text.contains("the data stays.") {

@@ -10,6 +10,7 @@
 )]
 
 mod cli;
+mod docs;
 mod managed_pg;
 mod simulate;
 mod support;
