@@ -310,6 +310,33 @@ async fn the_default_key_is_warned_about_beyond_this_machine_only() {
     }
 }
 
+#[tokio::test]
+async fn healthcheck_asks_the_server_of_its_own_settings() {
+    let database = Database::new().await;
+    let url = database.url.clone();
+    let running = tokio::task::spawn_blocking(move || {
+        let server = Binary::serve(&[("DATABASE_URL", &url)]);
+        let port = server.address.port().to_string();
+        let env = [
+            ("PORT", port.as_str()),
+            ("HOST", "0.0.0.0"),
+            ("DATABASE_URL", &url),
+        ];
+        let up = run(&["healthcheck"], &env);
+        assert_eq!((up.code, up.all().trim()), (Some(0), ""));
+        server.signal(Signal::SIGTERM);
+        let (status, log) = server.wait(Duration::from_secs(30));
+        assert!(status.success(), "{log}");
+        // On a database of others and without a terminal, there is only the log.
+        assert!(!log.contains("is ready."), "{log}");
+        let down = run(&["healthcheck"], &env);
+        assert_eq!((down.code, down.out.as_str()), (Some(1), ""));
+        let expected = format!("media3watch: nothing listens on 127.0.0.1:{port}");
+        assert!(down.err.starts_with(&expected), "{}", down.err);
+    });
+    running.await.expect("it ran");
+}
+
 /// A server on the built-in PostgreSQL, as a newcomer starts it.
 struct FirstEvening {
     child: Child,
@@ -511,7 +538,12 @@ async fn the_lines_to_paste_work_with_a_key_from_a_file_and_over_ipv6() {
     let key = dir.path().join("the key");
     fs::write(&key, "canary-key\n").expect("written");
     let key = key.to_str().expect("UTF-8");
-    let mut server = FirstEvening::start(&[("HOST", "::1"), ("M3W_API_KEY_FILE", key)]);
+    let env = [
+        ("HOST", "::1"),
+        ("M3W_API_KEY_FILE", key),
+        ("LOG_LEVEL", "trace"),
+    ];
+    let mut server = FirstEvening::start(&env);
     let greeting = server.greeting();
     assert!(greeting.contains("http://[::1]:"), "{greeting}");
     let posted = shell(&format!("{} -sS -g", command_in(&greeting, "curl", 0)));
@@ -523,8 +555,16 @@ async fn the_lines_to_paste_work_with_a_key_from_a_file_and_over_ipv6() {
     let got = shell(&format!("{} -sS -g", command_in(&greeting, "curl", 1)));
     assert!(got.out.contains("my-first-video"), "{}", got.all());
     server.stop();
-    let printed = server.read("out") + &server.read("err");
-    assert!(!printed.contains("canary"), "{printed}");
+    let printed = server.read("out") + &server.read("err") + &server.read("data/postgres.log");
+    assert!(printed.contains("DEBUG"), "the level was taken");
+    assert!(!printed.contains("canary"), "the key was printed");
+    // The passwords that it has made up and logged in with.
+    for file in ["data/media3watch.pgpass", "data/postgres.pgpass"] {
+        let text = server.read(file);
+        let (_, password) = text.trim().rsplit_once(':').expect("a password");
+        assert!(password.len() > 20);
+        assert!(!printed.contains(password), "{file} was printed");
+    }
 }
 
 /// Secrets that must appear nowhere: of a name each, so that a leak is told apart.
