@@ -45,6 +45,12 @@ audit:
 doc:
     RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked --document-private-items --open
 
+# Write the tables in docs/, docs/openapi.json and the help snapshots anew; then read the diff.
+refresh:
+    M3W_UPDATE_DOCS=1 cargo test --quiet --locked --test it -- docs::
+    cargo run --quiet --locked -- openapi > docs/openapi.json
+    INSTA_UPDATE=always cargo test --quiet --locked --test it -- cli::
+
 # Write the OpenAPI description that the server answers at /openapi.json to FILE.
 openapi file="target/openapi.json":
     cargo run --quiet --locked -- openapi > {{ quote(file) }}

@@ -19,6 +19,8 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Check all variables and report every wrong one: exit status 0 or 2
+    ///
+    /// Only the variables are looked at: it connects to nothing and starts nothing.
     Check,
     /// Show the effective values and where each came from; secrets are hidden
     #[command(after_help = after_help())]

@@ -25,6 +25,19 @@ impl Opened {
     }
 }
 
+/// What to say when the database cannot be used: which one it is, and where that was set.
+pub(super) fn trouble(config: &Config) -> String {
+    match &config.database {
+        Database::Url(url) => format!(
+            "the database {url} cannot be used (from DATABASE_URL, DATABASE_USER, DATABASE_PASSWORD)"
+        ),
+        Database::BuiltIn(settings) => format!(
+            "the built-in PostgreSQL in {} cannot be used",
+            settings.data_dir.display()
+        ),
+    }
+}
+
 /// Finds the database, starting the built-in one if it is that.
 pub(super) async fn open(config: &Config) -> anyhow::Result<Opened> {
     match &config.database {

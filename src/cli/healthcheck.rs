@@ -1,6 +1,6 @@
 //! `media3watch healthcheck`: for containers, which have no shell and no curl.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,21 +13,10 @@ use crate::config::Config;
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
-    let address = local(config.listen);
+    let address = super::local(config.listen);
     let asked = tokio::time::timeout(TIMEOUT, ask(address)).await;
     asked.with_context(|| format!("no answer from {address} in time"))??;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Where a server that listens on `address` is reached from its own machine.
-fn local(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    address
 }
 
 async fn ask(address: SocketAddr) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use serde_json::json;
 
 use crate::app::Clock;
@@ -34,7 +35,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
         .await;
     store.close().await;
     database.close().await?;
-    let migrated = migrated?;
+    let migrated = migrated.with_context(|| super::database::trouble(config))?;
     if args.json {
         let (version, applied) = (migrated.version, migrated.applied);
         return super::print(&json!({"version": version, "applied": applied}).to_string());

@@ -8,6 +8,7 @@ mod serve;
 pub mod simulate;
 mod version;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -15,18 +16,32 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, Environment};
 use crate::telemetry;
 
-/// Playback quality backend for Android Media3: session reports in, PostgreSQL and Grafana out.
+/// Playback quality backend for Android Media3: takes session reports, keeps them in PostgreSQL.
 ///
-/// Without a command it serves, with a PostgreSQL of its own unless DATABASE_URL is set.
-/// Configuration comes from environment variables: see `media3watch config show`.
+/// Apps with the Media3Watch SDK post reports of their playback sessions to it over HTTP; it
+/// keeps one row per session, for you to query with SQL.
+///
+/// Without a command it serves. Without DATABASE_URL it brings a PostgreSQL of its own. All
+/// settings are environment variables: `media3watch config show --help` explains each of them.
 #[derive(Debug, Parser)]
 #[command(name = "media3watch", version, max_term_width = 100)]
 #[command(after_help = "\
 Examples:
-  media3watch                                start, with the built-in PostgreSQL
-  DATABASE_URL=postgresql://m3w:m3w@db/media3watch media3watch serve
-  media3watch simulate --viewers 20 --for 2m watch it live
-  media3watch config check                   before a deployment
+  Start on this machine, with the built-in PostgreSQL:
+      media3watch
+
+  Watch it take reports, from a second terminal:
+      media3watch simulate
+
+  Start on a PostgreSQL of your own, with a key of your own:
+      export DATABASE_URL=postgresql://m3w@db.example.com/media3watch
+      export DATABASE_PASSWORD_FILE=/etc/media3watch/database-password
+      export M3W_API_KEY_FILE=/etc/media3watch/api-key
+      media3watch
+
+  See what it is set to, and find every mistake before a deployment:
+      media3watch config show
+      media3watch config check
 
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration.")]
 pub struct Cli {
@@ -37,8 +52,20 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Take reports and store them (the default)
+    ///
+    /// Brings the database schema up to date, listens on HOST and PORT, and, with the built-in
+    /// PostgreSQL or on a terminal, prints how to try it. Logs go to standard error.
+    ///
+    /// Ctrl-C or SIGTERM stops it: requests under way are answered, and what was taken is
+    /// committed. A second one ends it at once.
+    #[command(after_help = "\
+Most used variables: M3W_API_KEY, DATABASE_URL, PORT, HOST, RATE_LIMIT_REQUESTS, RETENTION_DAYS.
+`media3watch config show --help` explains all of them.")]
     Serve,
     /// Bring the database schema up to date and exit
+    ///
+    /// The server does the same at its start: this is for those who want it as a step of its own.
+    /// It waits some seconds for a database that is still starting.
     Migrate(migrate::Args),
     /// Check or show the configuration
     Config(config::Args),
@@ -88,6 +115,17 @@ async fn run_configured(command: Command, config: Config) -> anyhow::Result<Exit
         Command::Healthcheck => healthcheck::run(&config).await,
         _ => serve::run(config).await,
     }
+}
+
+/// Where a server that listens on `address` is reached from its own machine.
+fn local(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }
 
 /// Prints a result: the only way to standard output.

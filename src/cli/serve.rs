@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::VERSION;
 use crate::app::Clock;
-use crate::config::{Config, Database, MetricsAt};
+use crate::config::{Config, Database, MetricsAt, Source};
 use crate::http::Limits;
 use crate::ingest::Bounds;
 use crate::lifecycle::{self, Ground};
-use crate::managed_pg::ManagedPostgres;
+use crate::managed_pg::{ManagedPostgres, shell_quote};
 
 /// File descriptors that are not for clients: database connections, listeners, logs.
 const RESERVED_FILES: u64 = 256;
@@ -59,7 +59,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     };
     let served = lifecycle::run(&config, ground, stopping, |_| greet()).await;
     database.close().await?;
-    served.context("the database cannot be used")?;
+    served.with_context(|| super::database::trouble(&config))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -100,16 +100,20 @@ fn greeting(
     built_in: Option<&ManagedPostgres>,
     now_ms: i64,
 ) -> String {
-    let host = if address.ip().is_unspecified() {
-        "127.0.0.1".to_owned()
-    } else {
-        address.ip().to_string()
-    };
-    let url = format!("http://{host}:{}", address.port());
-    let (key, shell_key) = if config.has_default_key() {
-        ("dev-key (set M3W_API_KEY to change it)", "dev-key")
-    } else {
-        ("the one in M3W_API_KEY", "$M3W_API_KEY")
+    let url = format!("http://{}", super::local(address));
+    let (key, shell_key) = match config.api_key_source() {
+        _ if config.has_default_key() => (
+            "dev-key (set M3W_API_KEY to change it)".to_owned(),
+            "dev-key".to_owned(),
+        ),
+        Source::File(file) => (
+            format!("the one in {}", file.display()),
+            format!("$(cat {})", shell_quote(file)),
+        ),
+        _ => (
+            "the one in M3W_API_KEY".to_owned(),
+            "$M3W_API_KEY".to_owned(),
+        ),
     };
     let (data, psql) = match (built_in, &config.database) {
         (Some(postgres), _) => (

@@ -80,6 +80,24 @@ impl DatabaseUrl {
             .or_else(|| self.parameter("user"))
     }
 
+    /// Whether there is a password, wherever it comes from.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.password().is_some()
+    }
+
+    fn password(&self) -> Option<String> {
+        let from_url = || {
+            self.url
+                .password()
+                .and_then(|password| Self::decoded(password).ok())
+        };
+        self.password
+            .clone()
+            .or_else(from_url)
+            .or_else(|| self.parameter("password"))
+    }
+
     /// What sqlx connects with.
     #[must_use]
     pub fn options(&self) -> PgConnectOptions {
@@ -97,13 +115,7 @@ impl DatabaseUrl {
         if let Some(user) = self.user() {
             options = options.username(&user);
         }
-        let from_url = || {
-            self.url
-                .password()
-                .and_then(|password| Self::decoded(password).ok())
-        };
-        let password = self.password.clone().or_else(from_url);
-        if let Some(password) = password.or_else(|| self.parameter("password")) {
+        if let Some(password) = self.password() {
             options = options.password(&password);
         }
         let database = Self::decoded(self.url.path().trim_start_matches('/')).unwrap_or_default();

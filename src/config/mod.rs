@@ -166,6 +166,14 @@ impl Config {
         &self.settings
     }
 
+    /// Where the key came from.
+    #[must_use]
+    pub fn api_key_source(&self) -> &Source {
+        let key = |setting: &&Setting| setting.name == var::API_KEY.name;
+        let setting = self.settings.iter().find(key);
+        setting.map_or(&Source::Default, |setting| &setting.source)
+    }
+
     /// Whether the key is the one that everybody knows.
     #[must_use]
     pub fn has_default_key(&self) -> bool {
@@ -213,15 +221,16 @@ fn database(reader: &mut Reader<'_>, environment: &Environment<'_>) -> Option<Da
         );
         return None;
     };
+    // What was not set by itself is in the URL, and comes from where that comes from.
+    let source_of = |raw: Option<(String, Source)>| raw.map_or(source.clone(), |(_, own)| own);
+    let (user_source, password_source) = (source_of(user), source_of(password));
     reader.setting(var::DATABASE_URL, parsed.to_string(), source);
-    let source_of =
-        |raw: Option<(String, Source)>| raw.map_or(Source::Default, |(_, source)| source);
-    reader.setting(var::DATABASE_USER, name, source_of(user));
-    reader.setting(
-        var::DATABASE_PASSWORD,
-        HIDDEN.to_owned(),
-        source_of(password),
-    );
+    reader.setting(var::DATABASE_USER, name, user_source);
+    if parsed.has_password() {
+        reader.setting(var::DATABASE_PASSWORD, HIDDEN.to_owned(), password_source);
+    } else {
+        reader.setting(var::DATABASE_PASSWORD, "none".to_owned(), Source::Default);
+    }
     Some(Database::Url(parsed))
 }
 

@@ -88,7 +88,9 @@ async fn open(
         .password(password.expose_secret())
         .database(database)
         .ssl_mode(PgSslMode::Disable)
-        .application_name(APP);
+        .application_name(APP)
+        // sqlx logs statements, slow ones as warnings, and one of ours holds a password.
+        .disable_statement_logging();
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         match options.connect().await {

@@ -41,12 +41,13 @@ pub use self::error::Error;
 pub use self::install::{MAVEN_CENTRAL, install};
 pub use self::local::installed_bin_dirs;
 pub use self::paths::default_data_dir;
+pub(crate) use self::paths::shell_quote;
 pub use self::progress::{OnProgress, Progress, Reporter};
 
 use self::account::Account;
 use self::database::APP;
 use self::lock::Lock;
-use self::paths::{Layout, shell_quote};
+use self::paths::Layout;
 use self::server::Server;
 
 /// Where the data lies and where the binaries come from.

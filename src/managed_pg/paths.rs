@@ -78,7 +78,7 @@ impl Layout {
 }
 
 /// Quotes a path for a POSIX shell, when it needs that.
-pub(super) fn shell_quote(path: &Path) -> String {
+pub(crate) fn shell_quote(path: &Path) -> String {
     let text = path.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

@@ -15,7 +15,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Once per connection. A 200 promises a durable commit, whatever the role's default is; the
 /// timeouts keep one stuck statement from holding locks and a connection for ever.
-const SESSION_SETTINGS: &str = "
+pub(super) const SESSION_SETTINGS: &str = "
     SET TimeZone = 'UTC';
     SET statement_timeout = '15s';
     SET lock_timeout = '4s';

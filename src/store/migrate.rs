@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
+use sqlx::{ConnectOptions, PgConnection};
 
+use super::connect::SESSION_SETTINGS;
 use super::{Error, Store};
 
 /// sqlx takes an advisory lock while it migrates and refuses changed checksums.
@@ -11,6 +13,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// Oldest PostgreSQL that is supported, as `server_version_num` says it.
 const OLDEST_SERVER: i32 = 150_000;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a migration run found and did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +31,7 @@ pub struct Migrated {
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// Postgres cannot be reached or used.
-    #[error("{0}")]
+    #[error(transparent)]
     Database(#[from] Error),
     /// Too old a server.
     #[error("PostgreSQL {0} is too old: 15 or newer is needed")]
@@ -51,26 +55,26 @@ impl Store {
     /// # Errors
     /// When Postgres is away or too old, or holds a schema from a newer version.
     pub async fn migrate(&self, now: crate::report::UnixMs) -> Result<Migrated, MigrateError> {
-        let mut connection = self.pool.acquire().await.map_err(Error::from)?;
+        let mut connection = self.connect().await?;
         let (number, server_version): (i32, String) = sqlx::query_as(
             "SELECT current_setting('server_version_num')::int, current_setting('server_version')",
         )
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(Error::from)?;
         if number < OLDEST_SERVER {
             return Err(MigrateError::ServerTooOld(server_version));
         }
-        // Migrations of a large table may wait and run for long; the connection is not reused.
+        // Migrations of a large table may wait and run for long.
         sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0")
-            .execute(&mut *connection)
+            .execute(&mut connection)
             .await
             .map_err(Error::from)?;
         let before = applied_count(&mut connection).await;
         // Not `run`: of that, the compiler cannot tell that it may move between threads.
-        let run = MIGRATIONS.run_direct(None, &mut *connection, false).await;
+        let run = MIGRATIONS.run_direct(None, &mut connection, false).await;
         let after = applied_count(&mut connection).await;
-        drop(connection.detach());
+        drop(connection);
         run.map_err(|error| match error {
             sqlx::migrate::MigrateError::Execute(error) => Error::from(error).into(),
             other => MigrateError::Schema(other.to_string()),
@@ -85,6 +89,17 @@ impl Store {
             applied: after.saturating_sub(before),
             server_version,
         })
+    }
+
+    /// A connection outside of the pool, which would say "timed out" where this one says why.
+    async fn connect(&self) -> Result<PgConnection, Error> {
+        let options = self.pool.connect_options();
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
+        let mut connection = connecting.map_err(|_| Error::timed_out("connecting"))??;
+        sqlx::raw_sql(SESSION_SETTINGS)
+            .execute(&mut connection)
+            .await?;
+        Ok(connection)
     }
 
     /// As [`Store::migrate`], waiting for a Postgres that is still starting, up to `patience`.

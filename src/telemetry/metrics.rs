@@ -106,7 +106,7 @@ impl Metrics {
             ),
             failed: build.counters(
                 "sessions_failed_total",
-                "Reports answered with 5xx, by error code; SDKs send them again",
+                "Reports answered with 5xx, by error code; SDKs 1.x send them again",
                 &["code"],
             ),
             rejected: build.counters(
