@@ -4,7 +4,7 @@
 //! `Connection: close`, batches flushed, jobs ended, pool closed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
@@ -23,6 +23,8 @@ use crate::telemetry::Metrics;
 
 /// How long a starting server waits for its Postgres.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// A second signal within this time is the first one again.
+const SAME_SIGNAL: Duration = Duration::from_millis(250);
 /// How long the reports that wait may take; each of them is held for less.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long jobs and open connections may take to end.
@@ -103,7 +105,10 @@ pub async fn run(
         }
         None => main.await,
     }
-    if tokio::time::timeout(DRAIN_TIMEOUT, app.ingest.drain()).await.is_err() {
+    if tokio::time::timeout(DRAIN_TIMEOUT, app.ingest.drain())
+        .await
+        .is_err()
+    {
         tracing::error!("reports that were not acknowledged yet were given up");
     }
     let close = async {
@@ -125,17 +130,25 @@ pub fn stop_on_signals(stopping: CancellationToken) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
-        for is_first in [true, false] {
-            let name = tokio::select! {
+        let mut began: Option<Instant> = None;
+        loop {
+            let signal = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
-            if is_first {
-                tracing::info!(signal = name, "stopping; once more to stop at once");
-                stopping.cancel();
-            } else {
-                tracing::warn!(signal = name, "stopped at once");
-                std::process::exit(1);
+            match began {
+                None => {
+                    tracing::info!(signal, "stopping; once more to stop at once");
+                    began = Some(Instant::now());
+                    stopping.cancel();
+                }
+                // A wrapper that passes signals on, and a terminal that signals the whole
+                // group, deliver one twice.
+                Some(began) if began.elapsed() < SAME_SIGNAL => {}
+                Some(_) => {
+                    tracing::warn!(signal, "stopped at once");
+                    std::process::exit(1);
+                }
             }
         }
     });

@@ -24,7 +24,10 @@ pub(super) async fn admit(
 ) -> Response {
     let presented = request.headers().get(API_KEY).map(HeaderValue::as_bytes);
     let presented = presented.filter(|key| !key.is_empty());
-    let Some(caller) = presented.and_then(|key| app.keys.authenticate(key)).cloned() else {
+    let Some(caller) = presented
+        .and_then(|key| app.keys.authenticate(key))
+        .cloned()
+    else {
         count(&app, scope, "INVALID_API_KEY");
         return Error::InvalidApiKey.into_response();
     };

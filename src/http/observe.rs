@@ -48,7 +48,10 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let method = request.method().as_str();
-    let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
+    let method = METHODS
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other");
     let is_http1 = request.version() <= Version::HTTP_11;
     // Logs what it has also when the client hangs up and this future is dropped.
     let mut line = Line {
@@ -67,7 +70,9 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     let id = HeaderValue::from_str(&request_id).expect("checked when it was taken");
     response.headers_mut().insert(REQUEST_ID, id);
     if is_http1 && app.stopping.is_cancelled() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     line.answered(&response, error.as_ref());
     response
@@ -170,7 +175,9 @@ fn write_error(app: &App, response: &mut Response, error: &Error, request_id: &s
 
 /// A random UUID, from the thread's generator: no system call per request.
 fn new_request_id() -> String {
-    uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()
+    uuid::Builder::from_random_bytes(rand::random())
+        .into_uuid()
+        .to_string()
 }
 
 /// The client's id where it is a plain one, so that its log and ours can be joined.

@@ -67,7 +67,10 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, app: &
     });
     loop {
         let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await.expect("never closed");
+            let slot = Arc::clone(&slots)
+                .acquire_owned()
+                .await
+                .expect("never closed");
             (slot, accept(&listener).await)
         };
         let (slot, stream) = tokio::select! {

@@ -137,26 +137,22 @@ pub(super) async fn post_batch(
     })
     .await?;
     let split = match format {
-        Format::Ndjson => Ok(report::split_lines(&body)),
-        Format::Json => report::split_array(&body),
+        Format::Ndjson => Ok(report::split_lines(&body, MAX_BATCH_REPORTS)),
+        Format::Json => report::split_array(&body, MAX_BATCH_REPORTS),
     };
     let bodies: Vec<Bytes> = match split {
         Ok(items) if items.len() <= MAX_BATCH_REPORTS => {
             items.into_iter().map(|item| body.slice_ref(item)).collect()
         }
-        Ok(items) => {
-            let (given, most) = (items.len(), MAX_BATCH_REPORTS);
-            return Err(refuse(
-                &app,
-                caller,
-                body,
-                Rejection {
-                    code: Code::PayloadTooLarge,
-                    field: "$".to_owned(),
-                    detail: format!("{given} reports, at most {most} in one batch"),
-                },
-            )
-            .await);
+        Ok(_) => {
+            let detail = format!("more than {MAX_BATCH_REPORTS} reports in one batch");
+            let (code, field) = (Code::PayloadTooLarge, "$".to_owned());
+            let rejection = Rejection {
+                code,
+                field,
+                detail,
+            };
+            return Err(refuse(&app, caller, body, rejection).await);
         }
         Err(rejection) => return Err(refuse(&app, caller, body, rejection).await),
     };

@@ -34,7 +34,9 @@ impl Hold {
     /// How long the next call may take: no longer than the hold, but never so short that a
     /// report which waited long in the queue has no chance at all.
     pub(super) fn limit(&self) -> Duration {
-        self.deadline.duration_since(Instant::now()).clamp(SHORTEST_TRY, LONGEST_TRY)
+        self.deadline
+            .duration_since(Instant::now())
+            .clamp(SHORTEST_TRY, LONGEST_TRY)
     }
 
     /// Waits and returns true when the call may be tried again; false when the error is

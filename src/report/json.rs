@@ -140,14 +140,17 @@ fn end_of_number(body: &[u8], start: usize) -> usize {
 /// The decimal exponent of a number, without its sign; 0 where it has none.
 fn exponent(literal: &[u8]) -> Result<u32, String> {
     if literal.len() > MAX_NUMBER_CHARS {
-        return Err(format!("a number of more than {MAX_NUMBER_CHARS} characters"));
+        return Err(format!(
+            "a number of more than {MAX_NUMBER_CHARS} characters"
+        ));
     }
     let Some(e) = literal.iter().position(|b| matches!(b, b'e' | b'E')) else {
         return Ok(0);
     };
     let digits = literal[e + 1..].iter().filter(|b| b.is_ascii_digit());
-    let exponent =
-        digits.fold(0_u32, |value, b| value.saturating_mul(10).saturating_add(u32::from(b - b'0')));
+    let exponent = digits.fold(0_u32, |value, b| {
+        value.saturating_mul(10).saturating_add(u32::from(b - b'0'))
+    });
     if exponent > MAX_EXPONENT {
         return Err(format!("a number with an exponent beyond ±{MAX_EXPONENT}"));
     }
@@ -261,7 +264,10 @@ pub fn split_array(body: &[u8], most: usize) -> Result<Split<'_>, Rejection> {
 #[must_use]
 pub fn split_lines(body: &[u8], most: usize) -> Split<'_> {
     let lines = body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
-    lines.filter(|line| !line.is_empty()).take(most + 1).collect()
+    lines
+        .filter(|line| !line.is_empty())
+        .take(most + 1)
+        .collect()
 }
 
 #[cfg(test)]
@@ -305,7 +311,10 @@ mod tests {
     fn many_numbers_that_blow_up_are_refused_together() {
         let report = |count| format!(r#"{{"n":[{}]}}"#, vec!["1e300"; count].join(","));
         assert!(clean(report(218).as_bytes()).is_ok());
-        assert_eq!(clean(report(219).as_bytes()).expect_err("refused").field, "$.n[218]");
+        assert_eq!(
+            clean(report(219).as_bytes()).expect_err("refused").field,
+            "$.n[218]"
+        );
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! The connection pool: its limits, and what every connection is set to.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::Connection;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection, PgConnection, Postgres};
+
+use super::Error;
 
 /// Connections are renewed after this, so that a failover or a changed setting gets through.
 const MAX_LIFETIME: Duration = Duration::from_mins(30);
@@ -14,10 +18,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Once per connection. A 200 promises a durable commit, whatever the role's default is; the
-/// timeouts keep one stuck statement from holding locks and a connection for ever.
+/// timeouts keep a statement that nobody waits for any more from holding locks.
 pub(super) const SESSION_SETTINGS: &str = "
     SET TimeZone = 'UTC';
-    SET statement_timeout = '15s';
+    SET statement_timeout = '6s';
     SET lock_timeout = '4s';
     SET idle_in_transaction_session_timeout = '15s';
     SELECT set_config('synchronous_commit', 'on', false)
@@ -30,6 +34,43 @@ pub struct PoolSize {
     pub max: u32,
     /// `HIKARI_MIN_IDLE`
     pub min_idle: u32,
+}
+
+/// A connection on loan from the pool. It goes back only when its user says that all went
+/// well; otherwise (an error, a time-out, a client that hung up) it may be dead or stand in a
+/// broken transaction, and its socket is closed, which makes Postgres roll back.
+pub(super) struct Lease(Option<PoolConnection<Postgres>>);
+
+impl Lease {
+    pub(super) async fn take(pool: &PgPool) -> Result<Self, Error> {
+        Ok(Self(Some(pool.acquire().await?)))
+    }
+
+    /// Gives the connection back.
+    pub(super) fn finish(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Deref for Lease {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.0.as_ref().expect("held until finish")
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.0.as_mut().expect("held until finish")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Not `close`, which talks to the server first and may wait for it for ever.
+        drop(self.0.take().map(PoolConnection::detach));
+    }
 }
 
 /// When a connection was last lost. Idle ones from before are tested before they are used;

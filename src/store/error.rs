@@ -56,9 +56,10 @@ impl Error {
         match self {
             Self::Data(_) => true,
             // 42: the statement itself is wrong, for every row.
-            Self::Bug(cause) => {
-                cause.sqlstate.as_deref().is_some_and(|code| !code.starts_with("42"))
-            }
+            Self::Bug(cause) => cause
+                .sqlstate
+                .as_deref()
+                .is_some_and(|code| !code.starts_with("42")),
             Self::Transient(_) | Self::Unavailable(_) => false,
         }
     }

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
-use sqlx::{ConnectOptions, PgConnection};
 
-use super::connect::SESSION_SETTINGS;
 use super::{Error, Store};
 
 /// sqlx takes an advisory lock while it migrates and refuses changed checksums.
@@ -13,8 +11,6 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// Oldest PostgreSQL that is supported, as `server_version_num` says it.
 const OLDEST_SERVER: i32 = 150_000;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a migration run found and did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +32,12 @@ pub enum MigrateError {
     /// Too old a server.
     #[error("PostgreSQL {0} is too old: 15 or newer is needed")]
     ServerTooOld(String),
+    /// A database that cannot hold all text.
+    #[error(
+        "the database has the encoding {0}, which cannot hold every text: UTF8 is needed \
+         (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+    )]
+    Encoding(String),
     /// The schema is not one that this version knows.
     #[error("the schema cannot be migrated: {0}")]
     Schema(String),
@@ -56,14 +58,18 @@ impl Store {
     /// When Postgres is away or too old, or holds a schema from a newer version.
     pub async fn migrate(&self, now: crate::report::UnixMs) -> Result<Migrated, MigrateError> {
         let mut connection = self.connect().await?;
-        let (number, server_version): (i32, String) = sqlx::query_as(
-            "SELECT current_setting('server_version_num')::int, current_setting('server_version')",
+        let (number, server_version, encoding): (i32, String, String) = sqlx::query_as(
+            "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
+                    current_setting('server_encoding')",
         )
         .fetch_one(&mut connection)
         .await
         .map_err(Error::from)?;
         if number < OLDEST_SERVER {
             return Err(MigrateError::ServerTooOld(server_version));
+        }
+        if encoding != "UTF8" {
+            return Err(MigrateError::Encoding(encoding));
         }
         // Migrations of a large table may wait and run for long.
         sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0")
@@ -89,17 +95,6 @@ impl Store {
             applied: after.saturating_sub(before),
             server_version,
         })
-    }
-
-    /// A connection outside of the pool, which would say "timed out" where this one says why.
-    async fn connect(&self) -> Result<PgConnection, Error> {
-        let options = self.pool.connect_options();
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
-        let mut connection = connecting.map_err(|_| Error::timed_out("connecting"))??;
-        sqlx::raw_sql(SESSION_SETTINGS)
-            .execute(&mut connection)
-            .await?;
-        Ok(connection)
     }
 
     /// As [`Store::migrate`], waiting for a Postgres that is still starting, up to `patience`.

@@ -16,9 +16,8 @@ mod upsert;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::Postgres;
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::{ConnectOptions, PgConnection};
 
 pub use connect::PoolSize;
 pub use error::{Cause, Error};
@@ -29,8 +28,12 @@ pub use rejected::RejectedBody;
 use crate::auth::Tenant;
 use crate::report::{Retention, SessionReport, UnixMs};
 use crate::telemetry::Metrics;
-use connect::Trust;
+use connect::{Lease, SESSION_SETTINGS, Trust};
 use partitions::Partitions;
+
+/// A session with its timeline is read by its key.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// First half of the keys of all our advisory locks: "m3w" in ASCII.
 const LOCK_CLASS: i32 = 0x006d_3377;
@@ -93,15 +96,13 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] when it does not.
     pub async fn ping(&self, limit: Duration) -> Result<(), Error> {
-        let ping = self.timed("ping", async {
-            let mut connection = self.pool.acquire().await?;
-            match sqlx::query("SELECT 1").execute(&mut *connection).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(self.give_up(connection, error.into())),
-            }
-        });
-        let answer = tokio::time::timeout(limit, ping).await;
-        answer.unwrap_or_else(|_| Err(Error::timed_out("SELECT 1")))
+        let ping = async {
+            let mut lease = Lease::take(&self.pool).await?;
+            sqlx::query("SELECT 1").execute(&mut *lease).await?;
+            lease.finish();
+            Ok(())
+        };
+        self.within(limit, "ping", ping).await
     }
 
     /// One session with its payload and timeline, as the text of a JSON object.
@@ -113,15 +114,29 @@ impl Store {
         tenant: &Tenant,
         session_id: &str,
     ) -> Result<Option<String>, Error> {
-        self.timed("select_session", async {
+        let read = async {
+            let mut lease = Lease::take(&self.pool).await?;
             let found = sqlx::query_scalar(include_str!("sql/select_session.sql"))
                 .bind(session_id)
                 .bind(tenant.as_str())
-                .fetch_optional(&self.pool)
-                .await;
-            found.map_err(|error| self.distrust(error.into()))
-        })
-        .await
+                .fetch_optional(&mut *lease)
+                .await?;
+            lease.finish();
+            Ok(found)
+        };
+        self.within(READ_TIMEOUT, "select_session", read).await
+    }
+
+    /// A connection outside of the pool, for long work. Its error says why, where the pool
+    /// would say "timed out".
+    async fn connect(&self) -> Result<PgConnection, Error> {
+        let options = self.pool.connect_options();
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
+        let mut connection = connecting.map_err(|_| Error::timed_out("connecting"))??;
+        sqlx::raw_sql(SESSION_SETTINGS)
+            .execute(&mut connection)
+            .await?;
+        Ok(connection)
     }
 
     /// How many connections are in use, idle, and allowed.
@@ -139,26 +154,23 @@ impl Store {
         self.pool.close().await;
     }
 
-    /// Measures `query` under a name that is a label value of `db_query_duration_seconds`.
-    async fn timed<T>(&self, name: &'static str, query: impl Future<Output = T>) -> T {
+    /// Runs `work` for `limit` at most, measured under a name that is a label value of
+    /// `db_query_duration_seconds`. Work that is cut off must hold its connection as a
+    /// [`Lease`].
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        name: &'static str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let started = Instant::now();
-        let result = query.await;
+        let result = tokio::time::timeout(limit, work).await;
         self.metrics.db_query(name, started.elapsed());
-        result
-    }
-
-    /// Throws a connection away whose state is unknown after an error: it may be dead, or
-    /// stand in a broken transaction. Closing the socket makes Postgres roll back.
-    fn give_up(&self, connection: PoolConnection<Postgres>, error: Error) -> Error {
-        drop(connection.detach());
-        self.distrust(error)
-    }
-
-    /// After a lost connection, the idle ones are suspect too.
-    fn distrust(&self, error: Error) -> Error {
-        if matches!(error, Error::Unavailable(_)) {
+        let result = result.unwrap_or_else(|_| Err(Error::timed_out(name)));
+        if matches!(result, Err(Error::Unavailable(_))) {
+            // After a lost connection, the idle ones are suspect too.
             self.trust.lose();
         }
-        error
+        result
     }
 }

@@ -2,18 +2,21 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use super::connect::Lease;
 use super::{Error, LOCK_CLASS, Store};
 use crate::report::UnixMs;
 
 /// Months made ahead of the current one.
 const MONTHS_AHEAD: i32 = 3;
 const PARTITIONS_LOCK: i32 = 1;
+const MAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Partitioned tables with the storage settings of their partitions. Rows of running sessions
 /// are updated in place, which needs room on their page.
@@ -100,21 +103,17 @@ impl Store {
     /// As classified by [`Error`].
     pub async fn ensure_partitions(&self, now: UnixMs) -> Result<(), Error> {
         let this_month = Month::of(now);
-        let mut connection = self
-            .pool
-            .acquire()
-            .await
-            .map_err(|e| self.distrust(e.into()))?;
-        // The month before too: around midnight of the first, sessions of both arrive.
-        for ahead in -1..=MONTHS_AHEAD {
-            if let Err(error) = self
-                .make_partition(&mut connection, this_month.plus(ahead))
-                .await
-            {
-                return Err(self.give_up(connection, error));
+        let make = async {
+            let mut lease = Lease::take(&self.pool).await?;
+            // The month before too: around midnight of the first, sessions of both arrive.
+            for ahead in -1..=MONTHS_AHEAD {
+                self.make_partition(&mut lease, this_month.plus(ahead))
+                    .await?;
             }
-        }
-        Ok(())
+            lease.finish();
+            Ok(())
+        };
+        self.within(MAKE_TIMEOUT, "make_partition", make).await
     }
 
     /// Makes the partitions of a month unless this instance knows that they exist. The
@@ -138,15 +137,17 @@ impl Store {
         let (start, end) = (month.0, month.plus(1).0);
         // One transaction in one simple query: it holds or it does not. The lock lets one
         // instance at a time look and make. Attaching, unlike CREATE … PARTITION OF, does not
-        // wait for running queries of the whole table.
+        // wait for running queries of the whole table. A table of that name that was detached
+        // is attached again.
         let mut sql =
             format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}, {PARTITIONS_LOCK});");
         for (table, storage) in TABLES {
             let partition = month.partition(table);
             sql.push_str(&format!(
                 "DO $$ BEGIN
-                   IF to_regclass('{partition}') IS NULL THEN
-                     CREATE TABLE {partition} (LIKE {table} INCLUDING ALL EXCLUDING INDEXES) {storage};
+                   IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = '{table}'::regclass
+                                  AND inhrelid = to_regclass('{partition}')) THEN
+                     CREATE TABLE IF NOT EXISTS {partition} (LIKE {table} INCLUDING ALL EXCLUDING INDEXES) {storage};
                      ALTER TABLE {table} ATTACH PARTITION {partition}
                        FOR VALUES FROM ('{start} 00:00:00+00') TO ('{end} 00:00:00+00');
                    END IF;
@@ -155,8 +156,9 @@ impl Store {
         }
         sql.push_str("COMMIT");
         // Built from dates and names of our own, nothing that a client sent.
-        let making = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection);
-        self.timed("make_partition", making).await?;
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(connection)
+            .await?;
         self.partitions.learn(month);
         Ok(())
     }

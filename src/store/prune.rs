@@ -1,5 +1,6 @@
 //! Retention: what is older than the cutoff goes, whole months at once, the edge in batches.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -10,6 +11,8 @@ use super::{Error, LOCK_CLASS, Store};
 use crate::report::UnixMs;
 
 const PRUNE_LOCK: i32 = 2;
+/// A run that takes longer goes on with the next one.
+const PRUNE_TIMEOUT: Duration = Duration::from_hours(6);
 /// Rows deleted per transaction: short enough that nobody waits.
 const BATCH_ROWS: i64 = 2_000;
 /// Pause between batches, so that pruning never takes more than a share of the disk.
@@ -36,21 +39,16 @@ impl Store {
     /// Removes what has outlived its retention. `None` when another instance is at it.
     ///
     /// Safe at any moment: every step is a transaction of its own, and a run that was cut off
-    /// is completed by the next.
+    /// is completed by the next. A session's place goes in the transaction in which its row
+    /// goes, so that a late report finds both or neither.
     ///
     /// # Errors
     /// As classified by [`Error`]; what was removed before stays removed.
     pub async fn prune(&self, now: UnixMs) -> Result<Option<Pruned>, Error> {
-        let mut connection = self
-            .pool
-            .acquire()
-            .await
-            .map_err(|e| self.distrust(e.into()))?;
-        let run = self
-            .timed("prune", self.prune_locked(&mut connection, now))
-            .await;
-        // Closing the connection gives the lock back, whatever happened.
-        drop(connection.detach());
+        // Outside of the pool: it takes its time, and closing it gives the lock back.
+        let mut connection = self.connect().await?;
+        let run = self.prune_locked(&mut connection, now);
+        let run = self.within(PRUNE_TIMEOUT, "prune", run).await;
         self.partitions.forget_all();
         run
     }
@@ -68,28 +66,26 @@ impl Store {
         if !is_ours {
             return Ok(None);
         }
+        // A machine whose clock runs ahead must not delete what others would keep.
+        let theirs: PgTime = sqlx::query_scalar("SELECT clock_timestamp()")
+            .fetch_one(&mut *connection)
+            .await?;
+        let now = now.min(theirs.into());
         sqlx::raw_sql("SET statement_timeout = '5min'")
             .execute(&mut *connection)
             .await?;
         let mut pruned = Pruned::default();
         if let Some(cutoff) = self.retention.cutoff(now) {
-            pruned.partitions = drop_partitions(connection, cutoff).await?;
-            let before = PgTime::from(cutoff);
-            loop {
-                let (sessions, entries) = delete_sessions(connection, before).await?;
-                pruned.sessions += sessions;
-                pruned.timeline_entries += entries;
-                if sessions == 0 {
-                    break;
-                }
+            drop_months(connection, cutoff, &mut pruned).await?;
+            while delete_sessions(connection, cutoff.into(), &mut pruned).await? {
                 tokio::time::sleep(BREATH).await;
             }
-            // Last, so that a place is only gone when its row is.
-            pruned.places = delete_batches(
+            // Places without a row: somebody deleted sessions by hand.
+            pruned.places += delete_batches(
                 connection,
                 r#"DELETE FROM session_places WHERE key = ANY(ARRAY(
                      SELECT key FROM session_places WHERE "timestamp" < $1 LIMIT $2))"#,
-                before,
+                cutoff.into(),
             )
             .await?;
         }
@@ -104,11 +100,12 @@ impl Store {
     }
 }
 
-/// Drops partitions whose month lies wholly before the cutoff.
-async fn drop_partitions(
+/// Drops the partitions of months that lie wholly before the cutoff, with the places in them.
+async fn drop_months(
     connection: &mut PgConnection,
     cutoff: UnixMs,
-) -> Result<Vec<String>, Error> {
+    pruned: &mut Pruned,
+) -> Result<(), Error> {
     let names: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
          WHERE i.inhparent IN ('sessions'::regclass, 'session_timeline'::regclass)
@@ -116,30 +113,43 @@ async fn drop_partitions(
     )
     .fetch_all(&mut *connection)
     .await?;
-    let mut dropped = Vec::new();
+    let mut months: BTreeMap<Month, Vec<String>> = BTreeMap::new();
     for name in names {
-        if Month::of_partition(&name).is_none_or(|month| month.end() > cutoff) {
-            continue;
+        if let Some(month) = Month::of_partition(&name).filter(|month| month.end() <= cutoff) {
+            months.entry(month).or_default().push(name);
         }
-        // Dropping needs the whole table for a moment. Writers behind us must not wait long
-        // for a slow reader before us, so we give up soon and leave it to the next run.
-        // The name is one that of_partition took apart: a table of ours and two numbers.
-        let sql =
-            format!("BEGIN; SET LOCAL lock_timeout = '2s'; DROP TABLE IF EXISTS {name}; COMMIT");
-        sqlx::raw_sql(AssertSqlSafe(sql))
+    }
+    for (month, partitions) in months {
+        // Most places went with the edge, day by day. Dropping comes last: it needs the whole
+        // table for a moment, and writers behind us must not wait long for a slow reader
+        // before us, so we give up soon and leave it to the next run. A late report that is
+        // being written meanwhile is waited for, and dropped with the month.
+        sqlx::raw_sql("BEGIN; SET LOCAL lock_timeout = '2s'")
             .execute(&mut *connection)
             .await?;
-        tracing::info!(partition = name, "partition dropped");
-        dropped.push(name);
+        let places = sqlx::query(r#"DELETE FROM session_places WHERE "timestamp" < $1"#)
+            .bind(PgTime::from(month.end()))
+            .execute(&mut *connection)
+            .await?
+            .rows_affected();
+        // Names that of_partition took apart: a table of ours and two numbers.
+        let drop = format!("DROP TABLE {}; COMMIT", partitions.join(", "));
+        sqlx::raw_sql(AssertSqlSafe(drop))
+            .execute(&mut *connection)
+            .await?;
+        tracing::info!(?partitions, places, "month dropped");
+        pruned.places += places;
+        pruned.partitions.extend(partitions);
     }
-    Ok(dropped)
+    Ok(())
 }
 
-/// Deletes a batch of sessions with their timelines: (sessions, timeline entries).
+/// Deletes a batch of sessions with their timelines and places; false when none was left.
 async fn delete_sessions(
     connection: &mut PgConnection,
     before: PgTime,
-) -> Result<(u64, u64), Error> {
+    pruned: &mut Pruned,
+) -> Result<bool, Error> {
     let rows = sqlx::query(
         r#"SELECT session_id, tenant_id, "timestamp" FROM sessions
            WHERE "timestamp" < $1 ORDER BY "timestamp" LIMIT $2"#,
@@ -148,31 +158,35 @@ async fn delete_sessions(
     .bind(BATCH_ROWS)
     .fetch_all(&mut *connection)
     .await?;
-    if rows.is_empty() {
-        return Ok((0, 0));
-    }
     let mut keys: (Vec<String>, Vec<String>, Vec<PgTime>) = Default::default();
     for row in &rows {
         keys.0.push(row.try_get(0)?);
         keys.1.push(row.try_get(1)?);
         keys.2.push(row.try_get(2)?);
     }
-    let mut deleted = [0; 2];
     sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
-    for (count, sql) in deleted.iter_mut().zip([
-        r#"DELETE FROM session_timeline t
-           USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS k (session_id, tenant_id, "timestamp")
-           WHERE t.session_id = k.session_id AND t.tenant_id = k.tenant_id AND t."timestamp" = k."timestamp""#,
+    // The row first: a report that is being written holds it, and is waited for.
+    let mut deleted = [0; 3];
+    for (deleted, sql) in deleted.iter_mut().zip([
         r#"DELETE FROM sessions s
            USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS k (session_id, tenant_id, "timestamp")
            WHERE s.session_id = k.session_id AND s.tenant_id = k.tenant_id AND s."timestamp" = k."timestamp""#,
+        r#"DELETE FROM session_timeline t
+           USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS k (session_id, tenant_id, "timestamp")
+           WHERE t.session_id = k.session_id AND t.tenant_id = k.tenant_id AND t."timestamp" = k."timestamp""#,
+        r#"DELETE FROM session_places p
+           USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS k (session_id, tenant_id, "timestamp")
+           WHERE p.key = session_key(k.tenant_id, k.session_id) AND p."timestamp" = k."timestamp""#,
     ]) {
-        let done = sqlx::query(sql).bind(&keys.0).bind(&keys.1).bind(&keys.2);
-        *count = done.execute(&mut *connection).await?.rows_affected();
+        let delete = sqlx::query(sql).bind(&keys.0).bind(&keys.1).bind(&keys.2);
+        *deleted = delete.execute(&mut *connection).await?.rows_affected();
     }
     sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
-    // Rows that a writer moved away meanwhile are not counted, but they are gone from here.
-    Ok((deleted[1], deleted[0]))
+    let [sessions, timeline_entries, places] = deleted;
+    pruned.sessions += sessions;
+    pruned.timeline_entries += timeline_entries;
+    pruned.places += places;
+    Ok(sessions > 0)
 }
 
 /// Runs a DELETE of at most `$2` rows older than `$1` until nothing is left.

@@ -1,5 +1,8 @@
 //! Refused bodies, kept for the operator: bounded per tenant, expiring (see `prune`).
 
+use std::time::Duration;
+
+use super::connect::Lease;
 use super::types::PgTime;
 use super::{Error, Store};
 use crate::auth::Tenant;
@@ -8,6 +11,8 @@ use crate::report::{Rejection, UnixMs};
 /// The newest of each tenant that are kept: so many, and so many bytes.
 const MAX_ROWS: i64 = 10_000;
 const MAX_BYTES: i64 = 128 * 1024 * 1024;
+
+const TRIM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A body that was refused with 400, and why.
 #[derive(Debug)]
@@ -23,27 +28,38 @@ pub struct RejectedBody {
 }
 
 impl Store {
-    /// Keeps refused bodies; returns once they are committed.
+    /// Keeps refused bodies; returns once they are committed, or `limit` is over.
     ///
     /// # Errors
     /// As classified by [`Error`].
-    pub async fn keep_rejected(&self, bodies: &[RejectedBody]) -> Result<(), Error> {
-        let column =
-            |field: fn(&RejectedBody) -> &str| bodies.iter().map(field).collect::<Vec<_>>();
+    pub async fn keep_rejected(
+        &self,
+        bodies: &[RejectedBody],
+        limit: Duration,
+    ) -> Result<(), Error> {
+        fn column<'a>(
+            bodies: &'a [RejectedBody],
+            field: impl Fn(&'a RejectedBody) -> &'a str,
+        ) -> Vec<&'a str> {
+            bodies.iter().map(field).collect()
+        }
         let insert = sqlx::query(
             "INSERT INTO rejected_reports (tenant_id, received_at, code, field, detail, body)
              SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::bytea[])",
         )
-        .bind(column(|body| body.tenant.as_str()))
+        .bind(column(bodies, |body| body.tenant.as_str()))
         .bind(bodies.iter().map(|body| PgTime::from(body.at)).collect::<Vec<_>>())
-        .bind(column(|body| body.rejection.code.as_str()))
-        .bind(column(|body| &body.rejection.field))
-        .bind(column(|body| &body.rejection.detail))
+        .bind(column(bodies, |body| body.rejection.code.as_str()))
+        .bind(column(bodies, |body| &body.rejection.field))
+        .bind(column(bodies, |body| &body.rejection.detail))
         .bind(bodies.iter().map(|body| &body.body[..]).collect::<Vec<_>>());
-        let kept = self
-            .timed("keep_rejected", insert.execute(&self.pool))
-            .await;
-        kept.map(drop).map_err(|error| self.distrust(error.into()))
+        let keep = async {
+            let mut lease = Lease::take(&self.pool).await?;
+            insert.execute(&mut *lease).await?;
+            lease.finish();
+            Ok(())
+        };
+        self.within(limit, "keep_rejected", keep).await
     }
 
     /// Deletes a tenant's oldest refused bodies beyond the bound.
@@ -64,11 +80,12 @@ impl Store {
         .bind(tenant.as_str())
         .bind(MAX_ROWS)
         .bind(MAX_BYTES);
-        let trimmed = self
-            .timed("trim_rejected", delete.execute(&self.pool))
-            .await;
-        trimmed
-            .map(|done| done.rows_affected())
-            .map_err(|error| self.distrust(error.into()))
+        let trim = async {
+            let mut lease = Lease::take(&self.pool).await?;
+            let trimmed = delete.execute(&mut *lease).await?.rows_affected();
+            lease.finish();
+            Ok(trimmed)
+        };
+        self.within(TRIM_TIMEOUT, "trim_rejected", trim).await
     }
 }

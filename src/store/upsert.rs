@@ -15,13 +15,11 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::batch::{Group, Merge, group};
+use super::connect::Lease;
 use super::partitions::Month;
 use super::types::{Jsonb, PgTime};
 use super::{Applied, Error, Received, Store};
 use crate::report::{Place, SessionReport, TimelineEntry, UnixMs};
-
-/// Longest that one try of a batch may take. Two tries fit into the time a report is held.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a session lives, and whether this transaction was the one to say so.
 #[derive(Clone, Copy)]
@@ -30,39 +28,56 @@ struct Settled {
     is_new: bool,
 }
 
+impl Settled {
+    const fn known(timestamp: UnixMs) -> Self {
+        Self {
+            place: Place {
+                timestamp,
+                clock_skew_ms: None,
+            },
+            is_new: false,
+        }
+    }
+}
+
 /// One row of `sessions` to be.
 struct SessionRow<'a> {
+    group: &'a Group,
+    settled: &'a Settled,
     received: &'a Received,
-    place: Place,
     created_at: UnixMs,
     applied: i32,
 }
 
+impl SessionRow<'_> {
+    fn key(&self) -> (String, String) {
+        (
+            self.received.report.session_id.clone(),
+            self.received.tenant.as_str().to_owned(),
+        )
+    }
+}
+
 impl Store {
     /// Stores a batch and returns once it is committed: what became of each report, in order.
+    /// Gives up after `limit`.
     ///
     /// # Errors
     /// Nothing of the batch is stored then, or, where the connection broke during the commit,
     /// maybe all of it; calling again with the same batch is always right.
-    pub async fn upsert(&self, batch: &[Received]) -> Result<Vec<Applied>, Error> {
+    pub async fn upsert(&self, batch: &[Received], limit: Duration) -> Result<Vec<Applied>, Error> {
         let groups = group(batch);
-        let mut connection = self
-            .pool
-            .acquire()
-            .await
-            .map_err(|e| self.distrust(e.into()))?;
-        let write = self.timed("upsert", self.write(&mut connection, batch, &groups));
-        match tokio::time::timeout(WRITE_TIMEOUT, write).await {
-            Ok(Ok(applied)) => Ok(applied),
-            Ok(Err(error)) => {
-                if error.is_missing_partition() {
-                    self.partitions.forget_all();
-                }
-                Err(self.give_up(connection, error))
-            }
-            // The statement may still run: only a new connection is in a known state.
-            Err(_) => Err(self.give_up(connection, Error::timed_out("writing a batch"))),
+        let write = async {
+            let mut lease = Lease::take(&self.pool).await?;
+            let applied = self.write(&mut lease, batch, &groups).await?;
+            lease.finish();
+            Ok(applied)
+        };
+        let result = self.within(limit, "upsert", write).await;
+        if result.as_ref().is_err_and(Error::is_missing_partition) {
+            self.partitions.forget_all();
         }
+        result
     }
 
     async fn write(
@@ -72,23 +87,11 @@ impl Store {
         groups: &[Group],
     ) -> Result<Vec<Applied>, Error> {
         let known = places(connection, groups.iter().map(|group| group.key).collect()).await?;
-        let now = batch
-            .iter()
-            .map(|received| received.at)
-            .max()
-            .unwrap_or_default();
-        let oldest_writable = self.retention.oldest_writable(now);
         let mut settled: Vec<Settled> = groups
             .iter()
             .map(|group| match known.get(&group.key) {
-                Some(&timestamp) if timestamp >= oldest_writable => Settled {
-                    place: Place {
-                        timestamp,
-                        clock_skew_ms: None,
-                    },
-                    is_new: false,
-                },
-                _ => {
+                Some(&timestamp) => Settled::known(timestamp),
+                None => {
                     let first = &batch[group.reports[0]];
                     let place = Place::of(&first.report, first.at, self.retention);
                     Settled {
@@ -106,18 +109,9 @@ impl Store {
             .execute(&mut *connection)
             .await?;
         if settled.iter().any(|settled| settled.is_new) {
-            self.settle(connection, groups, &mut settled, oldest_writable)
-                .await?;
-            let expired: Vec<&Received> = groups
-                .iter()
-                .filter(|group| known.get(&group.key).is_some_and(|t| *t < oldest_writable))
-                .map(|group| &batch[group.reports[0]])
-                .collect();
-            if !expired.is_empty() {
-                delete_expired(connection, &expired, oldest_writable).await?;
-            }
+            self.settle(connection, groups, &mut settled).await?;
         }
-        let applied = self.apply(connection, batch, groups, &settled).await?;
+        let applied = apply(connection, batch, groups, &settled).await?;
         insert_timeline(connection, batch, groups, &settled).await?;
         sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
         Ok(applied)
@@ -129,7 +123,6 @@ impl Store {
         connection: &mut PgConnection,
         groups: &[Group],
         settled: &mut [Settled],
-        oldest_writable: UnixMs,
     ) -> Result<(), Error> {
         let new = || {
             groups
@@ -139,17 +132,14 @@ impl Store {
         };
         let keys: Vec<Uuid> = new().map(|(group, _)| group.key).collect();
         let times: Vec<PgTime> = new().map(|(_, s)| s.place.timestamp.into()).collect();
-        // The update is for a session that outlived its retention and was not pruned yet.
         let won: Vec<Uuid> = sqlx::query_scalar(
             r#"INSERT INTO session_places (key, "timestamp")
                SELECT * FROM unnest($1::uuid[], $2::timestamptz[])
-               ON CONFLICT (key) DO UPDATE SET "timestamp" = excluded."timestamp"
-               WHERE session_places."timestamp" < $3
+               ON CONFLICT (key) DO NOTHING
                RETURNING key"#,
         )
         .bind(&keys)
         .bind(&times)
-        .bind(PgTime::from(oldest_writable))
         .fetch_all(&mut *connection)
         .await?;
         if won.len() == keys.len() {
@@ -160,13 +150,7 @@ impl Store {
         let theirs = places(connection, lost).await?;
         for (group, settled) in groups.iter().zip(settled) {
             if let Some(&timestamp) = theirs.get(&group.key) {
-                *settled = Settled {
-                    place: Place {
-                        timestamp,
-                        clock_skew_ms: None,
-                    },
-                    is_new: false,
-                };
+                *settled = Settled::known(timestamp);
                 if !self.partitions.is_known(Month::of(timestamp)) {
                     return Err(Error::transient(
                         "another instance placed a session elsewhere",
@@ -178,79 +162,80 @@ impl Store {
         }
         Ok(())
     }
+}
 
-    /// Upserts one row per session and says what became of each report.
-    async fn apply(
-        &self,
-        connection: &mut PgConnection,
-        batch: &[Received],
-        groups: &[Group],
-        settled: &[Settled],
-    ) -> Result<Vec<Applied>, Error> {
-        // A session with several reports in one batch is merged as if they came one by one;
-        // that needs the stored version, locked. All rows are locked then, in the order in
-        // which they are written, and no other.
-        let several = groups.iter().any(|group| group.reports.len() > 1);
-        let stored = if several {
-            versions(connection, batch, groups, settled).await?
-        } else {
-            HashMap::new()
-        };
-        let mut outcomes = vec![Applied::Stale; batch.len()];
-        let mut rows = Vec::with_capacity(groups.len());
-        let mut written = Vec::with_capacity(groups.len());
-        for (at, (group, settled)) in groups.iter().zip(settled).enumerate() {
-            let merge = Merge::of(group, batch, stored.get(&group.key).copied());
-            for (&index, outcome) in group.reports.iter().zip(merge.outcomes) {
-                outcomes[index] = outcome;
-            }
-            if let Some(newest) = merge.newest {
-                let created_at = batch[group.reports[0]].at;
-                let (received, place, applied) = (&batch[newest], settled.place, merge.applied);
-                rows.push(SessionRow {
-                    received,
-                    place,
-                    created_at,
-                    applied,
-                });
-                written.push(at);
-            }
+/// Upserts one row per session and says what became of each report.
+async fn apply(
+    connection: &mut PgConnection,
+    batch: &[Received],
+    groups: &[Group],
+    settled: &[Settled],
+) -> Result<Vec<Applied>, Error> {
+    // A session with several reports in one batch is merged as if they came one by one; that
+    // needs the stored version, locked. All rows are locked then, in the order in which they
+    // are written, and no other.
+    let several = groups.iter().any(|group| group.reports.len() > 1);
+    let stored = if several {
+        versions(connection, batch, groups, settled).await?
+    } else {
+        HashMap::new()
+    };
+    let mut outcomes = vec![Applied::Stale; batch.len()];
+    let mut rows = Vec::with_capacity(groups.len());
+    for (group, settled) in groups.iter().zip(settled) {
+        let merge = Merge::of(group, batch, stored.get(&group.key).copied());
+        for (&index, outcome) in group.reports.iter().zip(merge.outcomes) {
+            outcomes[index] = outcome;
         }
-        let returned = upsert_rows(connection, &rows).await?;
-        if several {
-            return Ok(outcomes);
+        if let Some(newest) = merge.newest {
+            let created_at = batch[group.reports[0]].at;
+            let (received, applied) = (&batch[newest], merge.applied);
+            rows.push(SessionRow {
+                group,
+                settled,
+                received,
+                created_at,
+                applied,
+            });
         }
-        // One report per session from here on: written[i] is the group of rows[i].
-        let mut refused = Vec::new();
-        for (row, &at) in rows.iter().zip(&written) {
-            let report = &row.received.report;
-            if returned.len() < rows.len()
-                && !returned.contains(&(
-                    report.session_id.clone(),
-                    row.received.tenant.as_str().to_owned(),
-                ))
-            {
-                refused.push(at);
-            } else if !settled[at].is_new {
-                outcomes[groups[at].reports[0]] = Applied::Updated;
-            }
+    }
+    let counts = upsert_rows(connection, &rows).await?;
+
+    let mut refused = Vec::new();
+    let mut lost = Vec::new();
+    for row in &rows {
+        match counts.get(&row.key()) {
+            None => refused.push(row.group),
+            Some(&count) if row.settled.is_new => debug_assert!(count >= row.applied),
+            Some(&count) if count == row.applied => lost.push(row.group.key),
+            Some(_) if several => {}
+            Some(_) => outcomes[row.group.reports[0]] = Applied::Updated,
         }
-        if refused.is_empty() {
-            return Ok(outcomes);
+    }
+    if !lost.is_empty() {
+        // Sessions with a place had no row: they were pruned, place and row together, after
+        // their places were read. The next try places them anew.
+        let count = lost.len();
+        if places(connection, lost).await?.len() < count {
+            return Err(Error::transient(
+                "a session was pruned while it was written",
+            ));
         }
+    }
+    if !refused.is_empty() {
         let stored = versions(connection, batch, groups, settled).await?;
-        for at in refused {
-            let index = groups[at].reports[0];
+        for group in refused {
+            let index = group.reports[0];
             let own = PgTime::from(batch[index].report.reported_at);
-            let is_same = stored.get(&groups[at].key) == Some(&own);
+            let is_same = stored.get(&group.key) == Some(&own);
             outcomes[index] = if is_same {
                 Applied::Duplicate
             } else {
                 Applied::Stale
             };
         }
-        Ok(outcomes)
     }
+    Ok(outcomes)
 }
 
 fn months(settled: &[Settled]) -> HashSet<Month> {
@@ -308,43 +293,12 @@ async fn versions(
         .collect()
 }
 
-/// Removes what is left of sessions that outlived their retention and begin anew.
-async fn delete_expired(
-    connection: &mut PgConnection,
-    expired: &[&Received],
-    oldest_writable: UnixMs,
-) -> Result<(), Error> {
-    for sql in [
-        r#"DELETE FROM session_timeline t USING unnest($1::text[], $2::text[]) AS k (session_id, tenant_id)
-           WHERE t.session_id = k.session_id AND t.tenant_id = k.tenant_id AND t."timestamp" < $3"#,
-        r#"DELETE FROM sessions s USING unnest($1::text[], $2::text[]) AS k (session_id, tenant_id)
-           WHERE s.session_id = k.session_id AND s.tenant_id = k.tenant_id AND s."timestamp" < $3"#,
-    ] {
-        sqlx::query(sql)
-            .bind(
-                expired
-                    .iter()
-                    .map(|r| r.report.session_id.as_str())
-                    .collect::<Vec<_>>(),
-            )
-            .bind(
-                expired
-                    .iter()
-                    .map(|r| r.tenant.as_str())
-                    .collect::<Vec<_>>(),
-            )
-            .bind(PgTime::from(oldest_writable))
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
-}
-
-/// Writes the rows and returns (session, tenant) of those that were applied.
+/// Writes the rows and returns, by (session, tenant), the report count of those that were
+/// applied.
 async fn upsert_rows(
     connection: &mut PgConnection,
     rows: &[SessionRow<'_>],
-) -> Result<HashSet<(String, String)>, Error> {
+) -> Result<HashMap<(String, String), i32>, Error> {
     fn of<'a, T>(rows: &'a [SessionRow<'a>], field: impl Fn(&'a SessionReport) -> T) -> Vec<T> {
         rows.iter().map(|row| field(&row.received.report)).collect()
     }
@@ -352,24 +306,24 @@ async fn upsert_rows(
         rows.iter().map(|row| time(row).into()).collect()
     };
     if rows.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
     // In the order of the columns in the statement.
-    let query = sqlx::query_as(include_str!("sql/upsert_sessions.sql"))
+    let query = sqlx::query(include_str!("sql/upsert_sessions.sql"))
         .bind(
             rows.iter()
                 .map(|row| row.received.tenant.as_str())
                 .collect::<Vec<_>>(),
         )
         .bind(of(rows, |r| r.session_id.as_str()))
-        .bind(times(|row| row.place.timestamp))
+        .bind(times(|row| row.settled.place.timestamp))
         .bind(times(|row| row.received.report.reported_at))
         .bind(times(|row| row.received.at))
         .bind(times(|row| row.created_at))
         .bind(rows.iter().map(|row| row.applied).collect::<Vec<_>>())
         .bind(
             rows.iter()
-                .map(|row| row.place.clock_skew_ms)
+                .map(|row| row.settled.place.clock_skew_ms)
                 .collect::<Vec<_>>(),
         )
         .bind(of(rows, |r| r.content_id.as_deref()))
@@ -396,7 +350,10 @@ async fn upsert_rows(
         .bind(of(rows, |r| r.sdk_version.as_deref()))
         .bind(of(rows, |r| r.connection_type.as_deref()))
         .bind(of(rows, |r| Jsonb(&r.payload)));
-    Ok(query.fetch_all(connection).await?.into_iter().collect())
+    let rows = query.fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?)))
+        .collect()
 }
 
 /// Adds the timeline entries of all reports, old ones included; the first one sent for an

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::support::{Binary, Cluster, Database, KEY, Server, ServerOptions, now_ms};
+use crate::support::{Binary, Cluster, Database, KEY, Server, ServerOptions, bin, now_ms};
 
 /// Clients that post new sessions one after another until they are told to stop.
 struct Load {
@@ -265,7 +265,8 @@ async fn postgres_away_for_longer_is_said_and_then_over() {
         (503, json!("unhealthy"))
     );
     assert_eq!(server.get("/health/live").await.status, 200);
-    assert_eq!(server.get("/health/ready").await.status, 503);
+    // No reason to send reports elsewhere: they are held.
+    assert_eq!(server.get("/health/ready").await.status, 200);
     let read = server.get("/v1/sessions/s").await;
     assert_eq!(
         (read.status.as_u16(), read.code().as_str()),
@@ -410,13 +411,15 @@ async fn a_schema_that_is_broken_is_our_fault_and_says_no_more() {
     assert!(!answer.text.contains("session_places"));
 }
 
-/// Readiness goes off, requests under way are answered, keep-alive connections are told.
+/// Readiness goes off, requests under way are answered, keep-alive connections are told, and
+/// who comes while the listener lingers is served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopping_finishes_what_is_under_way() {
     let database = Database::new().await;
     let server = Server::with(ServerOptions::default(), &database).await;
     let mut locker = database.connect().await;
-    sqlx::raw_sql("BEGIN; LOCK TABLE sessions")
+    let lock = "BEGIN; LOCK TABLE sessions";
+    sqlx::raw_sql(lock)
         .execute(&mut locker)
         .await
         .expect("locks");
@@ -425,7 +428,11 @@ async fn stopping_finishes_what_is_under_way() {
     let stop = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         server.begin_stop();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let ready = server.get("/health/ready").await;
+        assert_eq!(ready.status, 503);
+        assert_eq!(ready.header("connection"), "close");
+        assert_eq!(server.get("/health/live").await.status, 200);
         sqlx::raw_sql("ROLLBACK")
             .execute(&mut locker)
             .await
@@ -436,4 +443,89 @@ async fn stopping_finishes_what_is_under_way() {
     assert_eq!(answer.header("connection"), "close");
     assert_eq!(database.number("SELECT count(*) FROM sessions").await, 1);
     server.stop().await;
+}
+
+/// A frozen Postgres keeps neither health probes' connections nor the stopping server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frozen_backends_take_no_connection_along_and_do_not_hold_up_the_end() {
+    let cluster = tokio::task::spawn_blocking(Cluster::start)
+        .await
+        .expect("a cluster");
+    let database = Database::within(&cluster).await;
+    let env = vec![("HIKARI_MAX_POOL_SIZE", "4".to_owned())];
+    let options = ServerOptions {
+        env,
+        ..ServerOptions::default()
+    };
+    let server = Server::with(options, &database).await;
+    let body = || json!({"sessionId": "s", "timestamp": now_ms()}).to_string();
+    assert_eq!(server.post(body()).await.status, 200);
+    // The backends of the pool stand still; the postmaster makes new ones.
+    let pool = "SELECT pid::text FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let frozen = database.lines(pool).await;
+    let frozen: Vec<i32> = frozen
+        .iter()
+        .map(|pid| pid.parse().expect("a pid"))
+        .collect();
+    let signal = |signal| {
+        for pid in &frozen {
+            let _ = kill(Pid::from_raw(*pid), signal);
+        }
+    };
+    signal(Signal::SIGSTOP);
+    let probes = (0..6).map(|_| server.get("/health"));
+    futures_util::future::join_all(probes).await;
+    let began = Instant::now();
+    assert_eq!(server.post(body()).await.status, 200);
+    assert!(began.elapsed() < Duration::from_secs(8));
+
+    // With all of Postgres frozen, a refused body waits to be kept; the end does not.
+    let everything = cluster.processes();
+    let signal_all = |signal| {
+        for pid in &everything {
+            let _ = kill(Pid::from_raw(*pid), signal);
+        }
+    };
+    signal_all(Signal::SIGSTOP);
+    let refused = server
+        .request(reqwest::Method::POST, "/v1/sessions")
+        .body("{")
+        .send();
+    let refused = tokio::spawn(refused);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let began = Instant::now();
+    server.stop().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(30),
+        "took {:?}",
+        began.elapsed()
+    );
+    refused.abort();
+    signal_all(Signal::SIGCONT);
+    signal(Signal::SIGCONT);
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_hold_every_text_is_refused() {
+    let database = Database::new().await;
+    let name = database.url.rsplit('/').next().expect("a name").to_owned();
+    let ascii = format!("{name}_ascii");
+    database
+        .execute(&format!(
+            "CREATE DATABASE {ascii} ENCODING 'SQL_ASCII' TEMPLATE template0"
+        ))
+        .await;
+    let url = database.url.replace(&name, &ascii);
+    let run = bin()
+        .arg("migrate")
+        .env("DATABASE_URL", url)
+        .output()
+        .expect("runs");
+    assert_eq!(run.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(
+        said.contains("SQL_ASCII") && said.contains("UTF8"),
+        "{said}"
+    );
 }

@@ -101,23 +101,26 @@ async fn zero_keeps_everything() {
 
 #[tokio::test]
 async fn a_session_that_straddles_the_edge_stays_one_row() {
-    let server = Server::at(NOW_MS - 90 * DAY_MS).await;
-    let started = NOW_MS - 90 * DAY_MS;
+    let started = NOW_MS - 90 * DAY_MS - 1;
+    let server = Server::at(started).await;
     post_at(&server, "s", started, started).await;
-    // Ninety days later it is still at it. Its place has expired, its row is not pruned yet.
-    post_at(&server, "s", NOW_MS, started).await;
     let row = r#"SELECT count(*) || ' ' || max(report_count) || ' ' ||
-                 (extract(epoch FROM max("timestamp")) * 1000)::bigint || ' ' || max(clock_skew_ms)
-                 FROM sessions"#;
-    let expected = format!("1 1 {NOW_MS} {}", NOW_MS - started);
-    assert_eq!(server.database.value(row).await, Some(expected));
-    assert_eq!(count(&server.database, "session_timeline").await, 1);
-    assert_eq!(count(&server.database, "session_places").await, 1);
-    // Now it is young again: pruning leaves it alone, and a report updates it.
+                 (extract(epoch FROM max("timestamp")) * 1000)::bigint || ' ' ||
+                 coalesce(max(clock_skew_ms), 0) FROM sessions"#;
+    // Ninety days later it is still at it. As long as it is there, it is where it was.
+    post_at(&server, "s", NOW_MS, started).await;
+    let there = format!("1 2 {started} 0");
+    assert_eq!(server.database.value(row).await, Some(there));
+    // Once pruned it begins anew, at the time of receipt.
     assert!(run_retention(&server.app).await);
-    post_at(&server, "s", NOW_MS + 1, started).await;
-    let row = "SELECT count(*) || ' ' || max(report_count) FROM sessions";
-    assert_eq!(server.database.value(row).await.as_deref(), Some("1 2"));
+    for table in ["sessions", "session_timeline", "session_places"] {
+        assert_eq!(count(&server.database, table).await, 0, "{table}");
+    }
+    for again in 1..=2 {
+        post_at(&server, "s", NOW_MS + again, started).await;
+        let anew = format!("1 {again} {} {}", NOW_MS + 1, NOW_MS + 1 - started);
+        assert_eq!(server.database.value(row).await, Some(anew));
+    }
 }
 
 #[tokio::test]
@@ -147,13 +150,16 @@ async fn two_instances_prune_at_once_while_reports_come_in() {
         ..ServerOptions::default()
     };
     let two = Server::with(options, &database).await;
+    // Half of them to sessions that are about to go.
     let reports = async {
-        for minute in 0..50 {
+        for round in 0..25 {
+            post_at(&one, &format!("late{round}"), NOW_MS, NOW_MS - 100 * DAY_MS).await;
+            let age = 91 + round * 4;
             post_at(
-                &one,
-                &format!("late{minute}"),
-                NOW_MS,
-                NOW_MS - 100 * DAY_MS,
+                &two,
+                &format!("day{age}"),
+                NOW_MS + 1,
+                NOW_MS - age * DAY_MS,
             )
             .await;
         }
@@ -163,8 +169,11 @@ async fn two_instances_prune_at_once_while_reports_come_in() {
     assert!(first && second);
     // The second server prunes at its start too, so either may have found the other at it.
     assert!(run_retention(&one.app).await);
-    assert_eq!(count(&database, "sessions").await, 91 + 50);
-    assert_eq!(count(&database, "session_places").await, 91 + 50);
+    let sessions = count(&database, "sessions").await;
+    // Of the 25 that were about to go, those whose report came after their pruning are new.
+    assert!((91 + 25..=91 + 50).contains(&sessions), "{sessions}");
+    assert_eq!(count(&database, "session_places").await, sessions);
+    assert_eq!(count(&database, "session_timeline").await, sessions);
     let twice =
         "SELECT count(*) FROM (SELECT FROM sessions GROUP BY session_id HAVING count(*) > 1) AS d";
     assert_eq!(database.number(twice).await, 0);
@@ -215,4 +224,15 @@ async fn refused_bodies_expire_after_thirty_days() {
     assert!(run_retention(&server.app).await);
     let kept = "SELECT convert_from(body, 'UTF8') FROM rejected_reports";
     assert_eq!(server.database.lines(kept).await, ["["]);
+}
+
+/// A machine that boots with its clock a year ahead must not delete what is young.
+#[tokio::test]
+async fn a_clock_that_runs_ahead_deletes_nothing() {
+    let now = crate::support::now_ms();
+    let server = Server::at(now).await;
+    post_at(&server, "s", now, now).await;
+    server.clock_ms.store(now + 400 * DAY_MS, Ordering::Relaxed);
+    assert!(run_retention(&server.app).await);
+    assert_eq!(count(&server.database, "sessions").await, 1);
 }

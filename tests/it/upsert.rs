@@ -1,6 +1,7 @@
 //! One correct row per session, whatever the order, the retries, the month or the instance.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use media3watch::auth::Tenant;
 use media3watch::report::{self, UnixMs};
@@ -215,7 +216,10 @@ async fn the_same_id_in_two_tenants_is_two_sessions() {
     };
     let store = &server.app.store;
     let applied = store
-        .upsert(&[received("a", 1), received("b", 2)])
+        .upsert(
+            &[received("a", 1), received("b", 2)],
+            Duration::from_secs(5),
+        )
         .await
         .expect("stored");
     assert_eq!(applied, [Applied::Stored, Applied::Stored]);

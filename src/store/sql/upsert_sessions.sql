@@ -40,4 +40,4 @@ ON CONFLICT (session_id, tenant_id, "timestamp") DO UPDATE SET
     connection_type = excluded.connection_type,
     payload = excluded.payload
 WHERE sessions.reported_at < excluded.reported_at
-RETURNING session_id, tenant_id
+RETURNING session_id, tenant_id, report_count
