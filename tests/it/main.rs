@@ -14,6 +14,7 @@
 )]
 
 mod faults;
+mod malformed;
 mod managed_pg;
 mod retention;
 mod simulate;
