@@ -27,6 +27,10 @@ pub struct Limits {
     pub head: Duration,
     /// Between requests. Above 15 s, the pace of SDK 1.x, so that it can reuse connections.
     pub idle: Duration,
+    /// For a body to arrive whole.
+    pub body: Duration,
+    /// For the next piece of a body.
+    pub still: Duration,
     /// For requests to finish once the server is stopping.
     pub drain: Duration,
 }
@@ -37,6 +41,8 @@ impl Default for Limits {
             connections: 8_192,
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
+            body: Duration::from_mins(1),
+            still: Duration::from_secs(10),
             drain: Duration::from_secs(20),
         }
     }
@@ -44,7 +50,8 @@ impl Default for Limits {
 
 /// Serves until the app is stopping; then takes no more connections, finishes the requests under way,
 /// and returns.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, app: &App) {
+pub async fn serve(listener: TcpListener, router: Router, app: &App) {
+    let limits = app.limits;
     let mut http = Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())

@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body::{Format, read};
+use super::decode::{Encoding, decode};
 use super::error::Error;
 use super::observe::OutcomeName;
 use super::openapi::{ErrorBody, ReportBody, SessionBody};
@@ -84,15 +85,17 @@ pub(super) async fn post_one(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
-    let body = count_refusal(&app, async {
+    let limit = app.max_body_bytes;
+    let (encoding, sent) = count_refusal(&app, async {
         if Format::of(request.headers())? == Format::Ndjson {
             return Err(Error::UnsupportedMediaType(
                 "NDJSON goes to /v1/sessions/batch",
             ));
         }
-        read(request, app.max_body_bytes).await
+        read(request, limit, app.limits).await
     })
     .await?;
+    let body = decoded(&app, &caller, encoding, sent, limit).await?;
     let answer = receive(&app, caller, vec![body])
         .await?
         .pop()
@@ -131,11 +134,12 @@ pub(super) async fn post_batch(
     request: Request,
 ) -> Result<Response, Error> {
     let limit = app.max_body_bytes.max(MAX_BATCH_BYTES);
-    let (format, body) = count_refusal(&app, async {
+    let (format, (encoding, sent)) = count_refusal(&app, async {
         let format = Format::of(request.headers())?;
-        Ok((format, read(request, limit).await?))
+        Ok((format, read(request, limit, app.limits).await?))
     })
     .await?;
+    let body = decoded(&app, &caller, encoding, sent, limit).await?;
     let split = match format {
         Format::Ndjson => Ok(report::split_lines(&body)),
         Format::Json => report::split_array(&body),
@@ -253,6 +257,21 @@ async fn refuse(app: &Arc<App>, caller: Caller, body: Bytes, rejection: Rejectio
     match refused.await {
         Ok(outcome) => acknowledged(&outcome).err().unwrap_or(Error::Internal),
         Err(_) => Error::Internal,
+    }
+}
+
+/// The body after decompression, of at most `limit` bytes. One that cannot be decompressed is
+/// kept as it was sent.
+async fn decoded(
+    app: &Arc<App>,
+    caller: &Caller,
+    encoding: Encoding,
+    sent: Bytes,
+    limit: usize,
+) -> Result<Bytes, Error> {
+    match decode(encoding, sent.clone(), limit) {
+        Err(Error::Rejected(rejection)) => Err(refuse(app, caller.clone(), sent, rejection).await),
+        decoded => count_refusal(app, async { decoded }).await,
     }
 }
 
