@@ -14,6 +14,7 @@
 )]
 
 mod faults;
+mod http;
 mod malformed;
 mod managed_pg;
 mod retention;
