@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Keys;
+use crate::http::{Limits, Rooms};
 use crate::ingest::Ingest;
 use crate::limit::Limiter;
 use crate::report::UnixMs;
@@ -55,6 +56,10 @@ pub struct App {
     pub clock: Clock,
     /// Largest report in bytes, before and after decompression.
     pub max_body_bytes: usize,
+    /// What clients may cost.
+    pub limits: Limits,
+    /// Memory for their bodies.
+    pub rooms: Rooms,
     /// Where `/metrics` is answered.
     pub metrics_on_main: bool,
     /// Cancelled when the server begins to stop.

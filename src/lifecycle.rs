@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, Clock};
 use crate::auth::Keys;
 use crate::config::{Config, MetricsAt};
-use crate::http::{self, Limits};
+use crate::http::{self, Limits, Rooms};
 use crate::ingest::{Bounds, Ingest};
 use crate::jobs;
 use crate::limit::Limiter;
@@ -86,21 +86,18 @@ pub async fn run(
         metrics: Arc::clone(&metrics),
         clock: ground.clock,
         max_body_bytes: config.max_body_bytes,
+        limits: ground.limits,
+        rooms: Rooms::default(),
         metrics_on_main: config.metrics == MetricsAt::Main,
         stopping: stopping.clone(),
     });
     let jobs = jobs::start(&app);
     ready(&app);
-    let main = http::serve(
-        ground.listener,
-        http::router(Arc::clone(&app)),
-        ground.limits,
-        &app,
-    );
+    let main = http::serve(ground.listener, http::router(Arc::clone(&app)), &app);
     match ground.metrics_listener {
         Some(listener) => {
             let router = http::metrics_router(Arc::clone(&app));
-            let own = http::serve(listener, router, ground.limits, &app);
+            let own = http::serve(listener, router, &app);
             tokio::join!(main, own);
         }
         None => main.await,

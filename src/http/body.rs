@@ -5,16 +5,15 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 
-use super::decode::{Encoding, decode};
+use super::decode::Encoding;
 use super::error::Error;
+use super::room::Room;
+use crate::app::App;
 
-/// How long a body may take, and how long it may stand still.
-const TOTAL: Duration = Duration::from_mins(1);
-const STILL: Duration = Duration::from_secs(10);
 /// What is read and thrown away of a body that is too large, so that the client, still
 /// sending, gets to see the answer.
 const DISCARD_BYTES: usize = 16 * 1024 * 1024;
@@ -55,34 +54,56 @@ impl Format {
     }
 }
 
-/// The body after decompression; neither as sent nor after it larger than `limit` bytes.
-pub(super) async fn read(request: Request, limit: usize) -> Result<Bytes, Error> {
+/// A body in memory, and the room it takes up there.
+pub(super) struct Held {
+    pub(super) bytes: Bytes,
+    pub(super) room: Room,
+}
+
+/// The body as sent, of at most `limit` bytes.
+pub(super) async fn read(
+    request: Request,
+    limit: usize,
+    app: &App,
+) -> Result<(Encoding, Held), Error> {
     let headers = request.headers();
     let encoding = Encoding::of(headers)?;
     let announced = headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok())
         .unwrap_or(0);
+    // A client that waits to be asked for the body is not asked.
+    let waits = headers.contains_key(EXPECT);
     let mut body = request.into_body();
+    if announced > limit && waits {
+        return Err(larger_than(limit));
+    }
     if announced > limit {
         return Err(too_large(body, limit).await);
     }
-    let sent = match tokio::time::timeout(TOTAL, collect(&mut body, announced, limit)).await {
-        Ok(Ok(Some(sent))) => sent,
-        Ok(Ok(None)) => return Err(too_large(body, limit).await),
-        Ok(Err(error)) => return Err(error),
-        Err(_) => return Err(Error::Timeout),
-    };
-    decode(encoding, sent, limit)
+    let mut room = app.rooms.open();
+    let collected = collect(&mut body, announced, limit, app.limits.still, &mut room);
+    match tokio::time::timeout(app.limits.body, collected).await {
+        Ok(Ok(Some(bytes))) => Ok((encoding, Held { bytes, room })),
+        Ok(Ok(None)) => Err(too_large(body, limit).await),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(Error::Timeout),
+    }
 }
 
 /// `None` when the body is larger than `limit`.
-async fn collect(body: &mut Body, announced: usize, limit: usize) -> Result<Option<Bytes>, Error> {
+async fn collect(
+    body: &mut Body,
+    announced: usize,
+    limit: usize,
+    still: Duration,
+    room: &mut Room,
+) -> Result<Option<Bytes>, Error> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     let mut length = 0;
     loop {
-        let frame = match tokio::time::timeout(STILL, body.frame()).await {
+        let frame = match tokio::time::timeout(still, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
             Ok(None) => break,
             // Standing still, gone, or talking nonsense: cut off all the same.
@@ -95,6 +116,7 @@ async fn collect(body: &mut Body, announced: usize, limit: usize) -> Result<Opti
         if length > limit {
             return Ok(None);
         }
+        room.take(chunk.len())?;
         // Most reports come in one piece, which need not be copied.
         if first.is_empty() && all.is_empty() {
             first = chunk;
@@ -120,5 +142,9 @@ async fn too_large(mut body: Body, limit: usize) -> Error {
     };
     // Whether it ended or not: the answer is the same.
     let _ = tokio::time::timeout(DISCARD_TIME, discard).await;
+    larger_than(limit)
+}
+
+fn larger_than(limit: usize) -> Error {
     Error::TooLarge(format!("the body is larger than {limit} bytes"))
 }

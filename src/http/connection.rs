@@ -19,6 +19,7 @@ use hyper_util::server::graceful::Watcher;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tower::{ServiceExt, service_fn};
 
@@ -55,6 +56,8 @@ pub(super) async fn serve(
         tokio::select! {
             // Broken connections are the clients' affair.
             _ = &mut connection => return,
+            // Less time is left than when we went to sleep.
+            () = activity.0.head_begun.notified() => {}
             () = tokio::time::sleep_until(deadline) => {
                 if activity.deadline(limits) <= Instant::now() {
                     return;
@@ -66,7 +69,12 @@ pub(super) async fn serve(
 
 /// What a connection is doing. Shared by its socket, its requests and its clock.
 #[derive(Clone)]
-struct Activity(Arc<Mutex<State>>);
+struct Activity(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    head_begun: Notify,
+}
 
 struct State {
     requests: usize,
@@ -86,13 +94,16 @@ impl Default for Activity {
             idle_since: now,
             is_http2: false,
         };
-        Self(Arc::new(Mutex::new(state)))
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            head_begun: Notify::new(),
+        }))
     }
 }
 
 impl Activity {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn bytes_read(&self) {
@@ -100,6 +111,7 @@ impl Activity {
         // On HTTP/2 bytes may be pings: there, only idleness counts.
         if state.requests == 0 && !state.is_http2 && state.head_since.is_none() {
             state.head_since = Some(Instant::now());
+            self.0.head_begun.notify_one();
         }
     }
 

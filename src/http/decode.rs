@@ -56,18 +56,15 @@ impl Encoding {
 }
 
 /// Decompresses a body to at most `limit` bytes.
-pub(super) fn decode(encoding: Encoding, sent: Bytes, limit: usize) -> Result<Bytes, Error> {
+pub(super) fn decode(encoding: Encoding, sent: &[u8], limit: usize) -> Result<Bytes, Error> {
     let decoded = match encoding {
-        Encoding::Identity => return Ok(sent),
-        Encoding::Gzip => read_up_to(MultiGzDecoder::new(&sent[..]), limit),
+        Encoding::Identity => read_up_to(sent, limit),
+        Encoding::Gzip => read_up_to(MultiGzDecoder::new(sent), limit),
         // The standard means zlib; some clients send the bare stream.
-        Encoding::Deflate if is_zlib(&sent) => read_up_to(ZlibDecoder::new(&sent[..]), limit),
-        Encoding::Deflate => read_up_to(DeflateDecoder::new(&sent[..]), limit),
-        Encoding::Brotli => read_up_to(
-            brotli::Decompressor::new(&sent[..], BROTLI_BUFFER_BYTES),
-            limit,
-        ),
-        Encoding::Zstd => zstd_decoder(&sent).and_then(|decoder| read_up_to(decoder, limit)),
+        Encoding::Deflate if is_zlib(sent) => read_up_to(ZlibDecoder::new(sent), limit),
+        Encoding::Deflate => read_up_to(DeflateDecoder::new(sent), limit),
+        Encoding::Brotli => read_up_to(brotli::Decompressor::new(sent, BROTLI_BUFFER_BYTES), limit),
+        Encoding::Zstd => zstd_decoder(sent).and_then(|decoder| read_up_to(decoder, limit)),
     };
     match decoded {
         Ok(bytes) if bytes.len() > limit => Err(Error::TooLarge(format!(
@@ -113,11 +110,13 @@ mod tests {
         let bomb = Bytes::from(gzip(&vec![b' '; 1_000_000]));
         assert!(bomb.len() < 2_000);
         assert!(matches!(
-            decode(Encoding::Gzip, bomb.clone(), 999_999),
+            decode(Encoding::Gzip, &bomb, 999_999),
             Err(Error::TooLarge(_))
         ));
         assert_eq!(
-            decode(Encoding::Gzip, bomb, 1_000_000).expect("fits").len(),
+            decode(Encoding::Gzip, &bomb, 1_000_000)
+                .expect("fits")
+                .len(),
             1_000_000
         );
     }
@@ -127,7 +126,7 @@ mod tests {
         let mut cut = gzip(b"{\"sessionId\":\"s\"}");
         cut.truncate(cut.len() - 9);
         assert!(matches!(
-            decode(Encoding::Gzip, cut.into(), 100),
+            decode(Encoding::Gzip, &cut, 100),
             Err(Error::Rejected(_))
         ));
     }
@@ -141,7 +140,7 @@ mod tests {
         bare.write_all(text).expect("in memory");
         for sent in [zlib.finish().expect("zlib"), bare.finish().expect("bare")] {
             assert_eq!(
-                &decode(Encoding::Deflate, sent.into(), 100).expect("decoded")[..],
+                &decode(Encoding::Deflate, &sent, 100).expect("decoded")[..],
                 text
             );
         }

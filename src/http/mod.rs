@@ -12,6 +12,7 @@ mod decode;
 mod error;
 mod observe;
 mod openapi;
+mod room;
 mod server;
 mod sessions;
 mod status;
@@ -24,6 +25,7 @@ use axum::routing::{get, post};
 
 pub use error::Error;
 pub use openapi::document as openapi_document;
+pub use room::Rooms;
 pub use server::{Limits, serve};
 
 use crate::app::App;

@@ -28,6 +28,10 @@ pub struct Limits {
     pub head: Duration,
     /// Between requests. Above 15 s, the pace of SDK 1.x, so that it can reuse connections.
     pub idle: Duration,
+    /// For a body to arrive whole.
+    pub body: Duration,
+    /// For the next piece of a body.
+    pub still: Duration,
     /// How long new connections are still taken once the server is stopping, so that those
     /// who are on their way get an answer, and probes see that it is not ready.
     pub linger: Duration,
@@ -41,6 +45,8 @@ impl Default for Limits {
             connections: 8_192,
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
+            body: Duration::from_mins(1),
+            still: Duration::from_secs(10),
             linger: Duration::from_secs(1),
             drain: Duration::from_secs(20),
         }
@@ -49,7 +55,8 @@ impl Default for Limits {
 
 /// Serves until the app is stopping; then takes no more connections, finishes the requests under way,
 /// and returns.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, app: &App) {
+pub async fn serve(listener: TcpListener, router: Router, app: &App) {
+    let limits = app.limits;
     let mut http = Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())

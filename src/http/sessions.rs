@@ -10,10 +10,12 @@ use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::body::{Format, read};
+use super::body::{Format, Held, read};
+use super::decode::{Encoding, decode};
 use super::error::Error;
 use super::observe::OutcomeName;
 use super::openapi::{ErrorBody, ReportBody, SessionBody};
+use super::room::Room;
 use super::{MAX_BATCH_BYTES, MAX_BATCH_REPORTS};
 use crate::app::App;
 use crate::auth::Caller;
@@ -84,16 +86,18 @@ pub(super) async fn post_one(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
-    let body = count_refusal(&app, async {
+    let limit = app.max_body_bytes;
+    let (encoding, sent) = count_refusal(&app, async {
         if Format::of(request.headers())? == Format::Ndjson {
             return Err(Error::UnsupportedMediaType(
                 "NDJSON goes to /v1/sessions/batch",
             ));
         }
-        read(request, app.max_body_bytes).await
+        read(request, limit, &app).await
     })
     .await?;
-    let answer = receive(&app, caller, vec![body])
+    let Held { bytes, room } = decoded(&app, &caller, encoding, sent, limit).await?;
+    let answer = receive(&app, caller, vec![bytes], room)
         .await?
         .pop()
         .ok_or(Error::Internal)?;
@@ -131,19 +135,21 @@ pub(super) async fn post_batch(
     request: Request,
 ) -> Result<Response, Error> {
     let limit = app.max_body_bytes.max(MAX_BATCH_BYTES);
-    let (format, body) = count_refusal(&app, async {
+    let (format, (encoding, sent)) = count_refusal(&app, async {
         let format = Format::of(request.headers())?;
-        Ok((format, read(request, limit).await?))
+        Ok((format, read(request, limit, &app).await?))
     })
     .await?;
+    let held = decoded(&app, &caller, encoding, sent, limit).await?;
     let split = match format {
-        Format::Ndjson => Ok(report::split_lines(&body, MAX_BATCH_REPORTS)),
-        Format::Json => report::split_array(&body, MAX_BATCH_REPORTS),
+        Format::Ndjson => Ok(report::split_lines(&held.bytes, MAX_BATCH_REPORTS)),
+        Format::Json => report::split_array(&held.bytes, MAX_BATCH_REPORTS),
     };
     let bodies: Vec<Bytes> = match split {
-        Ok(items) if items.len() <= MAX_BATCH_REPORTS => {
-            items.into_iter().map(|item| body.slice_ref(item)).collect()
-        }
+        Ok(items) if items.len() <= MAX_BATCH_REPORTS => items
+            .into_iter()
+            .map(|item| held.bytes.slice_ref(item))
+            .collect(),
         Ok(_) => {
             let detail = format!("more than {MAX_BATCH_REPORTS} reports in one batch");
             let (code, field) = (Code::PayloadTooLarge, "$".to_owned());
@@ -152,11 +158,11 @@ pub(super) async fn post_batch(
                 field,
                 detail,
             };
-            return Err(refuse(&app, caller, body, rejection).await);
+            return Err(refuse(&app, caller, held, rejection).await);
         }
-        Err(rejection) => return Err(refuse(&app, caller, body, rejection).await),
+        Err(rejection) => return Err(refuse(&app, caller, held, rejection).await),
     };
-    let answers = receive(&app, caller, bodies).await?;
+    let answers = receive(&app, caller, bodies, held.room).await?;
     let mut results = Vec::with_capacity(answers.len());
     for (index, answer) in answers.into_iter().enumerate() {
         let Answer {
@@ -235,31 +241,73 @@ pub(super) async fn get_one(
 }
 
 /// Takes bodies in, in a task of its own: a client that hangs up cancels nothing.
-async fn receive(app: &Arc<App>, caller: Caller, bodies: Vec<Bytes>) -> Result<Vec<Answer>, Error> {
+async fn receive(
+    app: &Arc<App>,
+    caller: Caller,
+    bodies: Vec<Bytes>,
+    room: Room,
+) -> Result<Vec<Answer>, Error> {
     let (ingest, at) = (Arc::clone(&app.ingest), app.clock.now());
-    let received = tokio::spawn(async move { ingest.receive(&caller.tenant, bodies, at).await });
+    let received = tokio::spawn(async move {
+        let answers = ingest.receive(&caller.tenant, bodies, at).await;
+        drop(room);
+        answers
+    });
     received.await.map_err(|_| Error::Internal)
 }
 
-/// Refuses a whole batch, and keeps its bytes.
-async fn refuse(app: &Arc<App>, caller: Caller, body: Bytes, rejection: Rejection) -> Error {
+/// Refuses a whole body, and keeps its bytes.
+async fn refuse(app: &Arc<App>, caller: Caller, held: Held, rejection: Rejection) -> Error {
     let (ingest, at) = (Arc::clone(&app.ingest), app.clock.now());
-    let refused =
-        tokio::spawn(async move { ingest.refuse(&caller.tenant, body, rejection, at).await });
+    let refused = tokio::spawn(async move {
+        let Held { bytes, room } = held;
+        let outcome = ingest.refuse(&caller.tenant, bytes, rejection, at).await;
+        drop(room);
+        outcome
+    });
     match refused.await {
         Ok(outcome) => acknowledged(&outcome).err().unwrap_or(Error::Internal),
         Err(_) => Error::Internal,
     }
 }
 
-/// Counts bodies that are refused before anyone could look into them.
+/// The body after decompression, of at most `limit` bytes. One that cannot be decompressed is
+/// kept as it was sent.
+async fn decoded(
+    app: &Arc<App>,
+    caller: &Caller,
+    encoding: Encoding,
+    sent: Held,
+    limit: usize,
+) -> Result<Held, Error> {
+    if encoding == Encoding::Identity {
+        return Ok(sent);
+    }
+    match decode(encoding, &sent.bytes, limit) {
+        Err(Error::Rejected(rejection)) => Err(refuse(app, caller.clone(), sent, rejection).await),
+        decoded => {
+            count_refusal(app, async {
+                let bytes = decoded?;
+                let mut room = app.rooms.open();
+                room.take(bytes.len())?;
+                Ok(Held { bytes, room })
+            })
+            .await
+        }
+    }
+}
+
+/// Counts bodies that are turned away before anyone could look into them.
 async fn count_refusal<T>(
     app: &App,
     reading: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     let result = reading.await;
     if let Err(error) = &result {
-        app.metrics.rejected(error.status().1);
+        match error.status() {
+            (status, code) if status.is_server_error() => app.metrics.failed(code),
+            (_, code) => app.metrics.rejected(code),
+        }
     }
     result
 }

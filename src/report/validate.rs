@@ -268,8 +268,9 @@ fn ratio(path: &str, value: &Value<'_>) -> Result<Option<f32>, Rejection> {
     }
     #[expect(clippy::cast_possible_truncation, reason = "the column is real")]
     let number = number as f32;
-    // Below the smallest real Postgres reports an underflow; it means 0 here.
-    Ok(Some(if number.is_subnormal() { 0.0 } else { number }))
+    // Below the smallest real Postgres reports an underflow; it means 0 here. So does -0.
+    let is_nothing = number == 0.0 || number.is_subnormal();
+    Ok(Some(if is_nothing { 0.0 } else { number }))
 }
 
 fn text(path: &str, value: &Value<'_>) -> Result<Option<String>, Rejection> {

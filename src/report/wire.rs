@@ -166,6 +166,10 @@ fn syntax_error(text: &str, error: &serde_json::Error) -> Rejection {
     if text.trim_ascii().is_empty() {
         return Rejection::invalid("$", "the body is empty, expected a JSON object");
     }
+    if error.is_eof() {
+        let field = path_at(text, text.len());
+        return Rejection::invalid(field, format!("not valid JSON: {error}"));
+    }
     let line_start: usize = text
         .split_inclusive('\n')
         .take(error.line().saturating_sub(1))

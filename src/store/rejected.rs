@@ -23,7 +23,7 @@ pub struct RejectedBody {
     pub at: UnixMs,
     /// What the answer said.
     pub rejection: Rejection,
-    /// The bytes after decompression.
+    /// The bytes after decompression, or as sent where that failed.
     pub body: bytes::Bytes,
 }
 

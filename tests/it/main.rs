@@ -16,6 +16,8 @@
 mod cli;
 mod docs;
 mod faults;
+mod http;
+mod malformed;
 mod managed_pg;
 mod retention;
 mod simulate;

@@ -2,8 +2,10 @@
 
 mod binary;
 mod cluster;
+mod raw;
 mod server;
 
 pub use binary::{Binary, bin};
 pub use cluster::{Cluster, Database};
+pub use raw::Raw;
 pub use server::{Answer, KEY, Server, ServerOptions, now_ms};

@@ -197,6 +197,13 @@ impl Server {
         .await
     }
 
+    /// Posts a batch as lines.
+    pub async fn post_ndjson(&self, body: impl Into<reqwest::Body>) -> Answer {
+        let request = self.request(Method::POST, "/v1/sessions/batch");
+        let request = request.header("Content-Type", "application/x-ndjson");
+        self.send(request.body(body)).await
+    }
+
     /// The value of a metric with exactly these labels, as `name{label="…"}`.
     pub async fn metric(&self, series: &str) -> f64 {
         let text = self.get("/metrics").await.text;
