@@ -31,10 +31,7 @@ async fn a_thousand_reports_are_a_batch_and_one_more_is_not() {
         413,
         "PAYLOAD_TOO_LARGE",
     );
-    assert!(
-        message.contains("1001") && message.contains("1000"),
-        "{message}"
-    );
+    assert!(message.contains("more than 1000"), "{message}");
     let lines = vec!["{}"; 1_001].join("\n");
     is_error(&server.post_ndjson(lines).await, 413, "PAYLOAD_TOO_LARGE");
     let rows = "SELECT count(*) FROM sessions";
