@@ -89,15 +89,15 @@ impl Store {
         let known = places(connection, groups.iter().map(|group| group.key).collect()).await?;
         let mut settled: Vec<Settled> = groups
             .iter()
-            .map(|group| match known.get(&group.key) {
-                Some(&timestamp) => Settled::known(timestamp),
-                None => {
-                    let first = &batch[group.reports[0]];
-                    let place = Place::of(&first.report, first.at, self.retention);
-                    Settled {
-                        place,
-                        is_new: true,
-                    }
+            .map(|group| {
+                if let Some(&timestamp) = known.get(&group.key) {
+                    return Settled::known(timestamp);
+                }
+                let first = &batch[group.reports[0]];
+                let place = Place::of(&first.report, first.at, self.retention);
+                Settled {
+                    place,
+                    is_new: true,
                 }
             })
             .collect();
