@@ -19,6 +19,7 @@ mod malformed;
 mod managed_pg;
 mod retention;
 mod simulate;
+mod slow;
 mod statements;
 mod support;
 mod upsert;
