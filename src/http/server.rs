@@ -58,7 +58,10 @@ impl Default for Limits {
 pub async fn serve(listener: TcpListener, router: Router, app: &App) {
     let limits = app.limits;
     let mut http = Builder::new(TokioExecutor::new());
+    // A client that hangs up right after sending, as an app does that is closed, may never
+    // send again: its report is stored all the same.
     http.http1()
+        .half_close(true)
         .timer(TokioTimer::new())
         .max_buf_size(H1_BUFFER_BYTES);
     http.http2()

@@ -49,7 +49,8 @@ impl Keeper {
             .iter()
             .map(|body| body.body.len() + OVERHEAD_BYTES)
             .sum();
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        // What is larger than all the room there is takes all of it, and is kept alone.
+        let permits = u32::try_from(bytes.min(MAX_WAITING_BYTES)).expect("16 MiB");
         let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(permits) else {
             return false;
         };

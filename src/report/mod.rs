@@ -11,6 +11,8 @@ mod json;
 mod model;
 mod place;
 mod rejection;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod wire;
 

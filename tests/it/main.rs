@@ -21,6 +21,7 @@ mod malformed;
 mod managed_pg;
 mod retention;
 mod simulate;
+mod slow;
 mod statements;
 mod support;
 mod upsert;

@@ -2,6 +2,7 @@
 
 mod batch;
 mod bodies;
+mod bombs;
 mod errors;
 mod limits;
 mod protocol;

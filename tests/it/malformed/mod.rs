@@ -2,7 +2,9 @@
 //! the oddities that must be stored.
 
 mod accepted;
+mod fields;
 mod refused;
+mod values;
 
 use std::collections::HashMap;
 

@@ -1,0 +1,274 @@
+//! The rules at their boundaries, and on inputs that nobody would write.
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::{
+    Code, PlaybackState, SessionReport, UnixMs, parse, peek_session_id, split_array, split_lines,
+};
+
+const FULL: &str = include_str!("../../tests/fixtures/wire/a-full.json");
+const TIMELINE: &str = include_str!("../../tests/fixtures/wire/c-report-2.json");
+
+fn with(members: &str) -> Result<SessionReport, String> {
+    let body = format!(r#"{{"sessionId":"s","timestamp":7,{members}}}"#);
+    parse(body.as_bytes()).map_err(|rejection| rejection.to_string())
+}
+
+fn accepted(members: &str) -> SessionReport {
+    with(members).expect(members)
+}
+
+fn refused(members: &str) -> String {
+    with(members).expect_err(members)
+}
+
+#[test]
+fn numbers_are_taken_up_to_their_bounds() {
+    assert_eq!(
+        accepted(r#""playTimeMs":9007199254740991"#).play_time_ms,
+        Some((1 << 53) - 1)
+    );
+    assert_eq!(
+        accepted(r#""errorCount":2147483647.0"#).error_count,
+        Some(i32::MAX)
+    );
+    assert_eq!(accepted(r#""rebufferCount":-0"#).rebuffer_count, Some(0));
+    assert_eq!(
+        accepted(r#""meanVideoFormatBitrate":4600999"#).avg_bitrate_kbps,
+        Some(4600)
+    );
+    assert_eq!(
+        refused(r#""errorCount":2147483648"#),
+        "$.errorCount: out of range, expected 0 to 2147483647"
+    );
+    assert_eq!(
+        refused(r#""playTimeMs":1.5"#),
+        "$.playTimeMs: expected a whole number"
+    );
+    assert_eq!(
+        refused(r#""playTimeMs":"1""#),
+        "$.playTimeMs: expected a number, found a string"
+    );
+    assert_eq!(
+        refused(r#""timestamp":0"#),
+        "$.timestamp: out of range, expected at least 1"
+    );
+}
+
+#[test]
+fn what_is_unset_is_none() {
+    for unset in ["-1", "-1.0", "null"] {
+        let report = accepted(&format!(
+            r#""meanVideoFormatBitrate":{unset},"totalSeekCount":{unset},"totalSeekTimeMs":{unset},"totalDroppedFrames":{unset}"#
+        ));
+        assert_eq!(report.avg_bitrate_kbps, None);
+        assert_eq!(
+            (
+                report.seek_count,
+                report.seek_time_ms,
+                report.dropped_frames
+            ),
+            (None, None, None)
+        );
+    }
+    assert!(refused(r#""droppedFrames":-1"#).starts_with("$.droppedFrames: "));
+}
+
+#[test]
+fn the_field_of_its_own_generation_comes_first() {
+    let report = accepted(
+        r#""avgBitrateKbps":1,"meanVideoFormatBitrate":2000,"droppedFrames":3,"totalDroppedFrames":4,
+           "device":{"model":"a","osVersion":"14"},"deviceModel":"b","osVersion":34"#,
+    );
+    assert_eq!(
+        (report.avg_bitrate_kbps, report.dropped_frames),
+        (Some(1), Some(3))
+    );
+    assert_eq!(report.device_model.as_deref(), Some("a"));
+    assert_eq!(report.os_version.as_deref(), Some("14"));
+}
+
+#[test]
+fn ratios_fit_a_real() {
+    let ratio = |text: &str| accepted(&format!("\"rebufferRatio\":{text}")).rebuffer_ratio;
+    assert_eq!(ratio("1"), Some(1.0));
+    for nothing in ["0", "-0.0", "1e-40", "1e-300"] {
+        let ratio = ratio(nothing).expect("a ratio");
+        assert!(ratio.to_bits() == 0, "{nothing} became {ratio}");
+    }
+    for wrong in ["-0.0001", "1.0001", "1e300"] {
+        let message = refused(&format!("\"rebufferRatio\":{wrong}"));
+        assert_eq!(message, "$.rebufferRatio: out of range, expected 0 to 1");
+    }
+}
+
+#[test]
+fn ids_are_counted_in_characters() {
+    for (id, is_valid) in [
+        ("é".repeat(128), true),
+        ("é".repeat(129), false),
+        (" ".repeat(3), false),
+    ] {
+        let body = format!(r#"{{"sessionId":"{id}","timestamp":1}}"#);
+        assert_eq!(parse(body.as_bytes()).is_ok(), is_valid, "{id}");
+        assert_eq!(peek_session_id(body.as_bytes()).is_some(), is_valid, "{id}");
+    }
+    let refused = br#"{"sessionId":"s","timestamp":-1}"#;
+    assert_eq!(peek_session_id(refused).as_deref(), Some("s"));
+    for nothing in [
+        &b""[..],
+        b"\xff",
+        b"[]",
+        b"{\"sessionId\":1}",
+        b"{\"sessionId\":\"s\"",
+    ] {
+        assert_eq!(peek_session_id(nothing), None);
+    }
+}
+
+#[test]
+fn starts_are_moments_with_an_offset() {
+    let start = |text: &str| {
+        with(&format!("\"sessionStartDateIso\":{text}")).map(|report| report.started_at)
+    };
+    for same in [
+        "2026-02-14T10:30:00.000Z",
+        "2026-02-14T11:30:00+01:00",
+        "2026-02-14T10:30:00.0009Z",
+    ] {
+        assert_eq!(
+            start(&format!("\"{same}\"")),
+            Ok(Some(UnixMs(1_771_065_000_000))),
+            "{same}"
+        );
+    }
+    for absent in ["null", "\"null\"", "\" null \""] {
+        assert_eq!(start(absent), Ok(None));
+    }
+    for wrong in [
+        "\"\"",
+        "\"2026-02-14T10:30:00\"",
+        "\"2026-02-14\"",
+        "0",
+        "\"now\"",
+    ] {
+        assert!(start(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn versions_of_the_first_major_are_understood() {
+    let code = |version: &str| {
+        let body = format!(r#"{{"sessionId":"s","timestamp":1,"schemaVersion":{version}}}"#);
+        parse(body.as_bytes()).err().map(|rejection| rejection.code)
+    };
+    for known in ["null", "\"1\"", "\"1.0.0\"", "\"1.12-rc\""] {
+        assert_eq!(code(known), None, "{known}");
+    }
+    for other in ["\"0\"", "\"2.0\"", "\"11\""] {
+        assert_eq!(code(other), Some(Code::UnsupportedSchemaVersion), "{other}");
+    }
+    for wrong in ["\"\"", "\"x\"", "1", "[]"] {
+        assert_eq!(code(wrong), Some(Code::InvalidSchema), "{wrong}");
+    }
+}
+
+#[test]
+fn timelines_name_the_entry() {
+    let entry = |more: &str| {
+        with(&format!(
+            r#""timelineEvents":[{{"timestampMs":1,"elapsedMs":0,"playbackState":"ENDED"{more}}}]"#
+        ))
+    };
+    let report = entry(r#","currentBitrate":-1,"networkType":null"#).expect("valid");
+    assert_eq!(report.timeline[0].playback_state, PlaybackState::Ended);
+    assert_eq!(report.timeline[0].current_bitrate, None);
+    assert_eq!(
+        entry(r#","rebufferCount":-1"#).expect_err("refused"),
+        "$.timelineEvents[0].rebufferCount: out of range, expected 0 to 2147483647"
+    );
+    assert_eq!(
+        refused(r#""timelineEvents":[null]"#),
+        "$.timelineEvents[0]: expected an object, found null"
+    );
+    let many = vec!["0"; 501].join(",");
+    assert_eq!(
+        refused(&format!("\"timelineEvents\":[{many}]")),
+        "$.timelineEvents: 501 entries, at most 500 allowed"
+    );
+}
+
+#[test]
+fn the_payload_is_what_was_sent_but_for_what_cannot_be_stored() {
+    let body = r#" {"sessionId":"s" , "timestamp":1,"x":"\u00e9"} "#;
+    assert_eq!(&*parse(body.as_bytes()).expect("valid").payload, body);
+    assert!(accepted(r#""x":"\u0000""#).payload.contains(r"\ufffd"));
+}
+
+/// Bytes are changed at random: nothing panics, messages stay short, and what is accepted is
+/// accepted again, as the same report, from its own payload.
+#[test]
+fn any_bytes_are_refused_or_accepted_for_good() {
+    const PIECES: [&str; 16] = [
+        "\"", "\\", "{", "}", "[", "]", ",", ":", "-", "1e301", "null", "\\u0000", "\\ud800",
+        "\u{e9}", "\0", " ",
+    ];
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut passed = 0;
+    for round in 0..10_000 {
+        let mut bytes = if round % 2 == 0 { FULL } else { TIMELINE }
+            .as_bytes()
+            .to_vec();
+        for _ in 0..rng.random_range(1..4) {
+            let at = rng.random_range(0..bytes.len());
+            let piece = PIECES[rng.random_range(0..PIECES.len())];
+            match rng.random_range(0..4) {
+                0 => bytes[at] = rng.random(),
+                1 => drop(bytes.splice(at..at, piece.bytes())),
+                2 => drop(bytes.drain(at..bytes.len().min(at + 5))),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        match parse(&bytes) {
+            Ok(report) => {
+                passed += 1;
+                let again = parse(report.payload.as_bytes()).expect("accepted before");
+                assert_eq!(again, report);
+            }
+            Err(rejection) => {
+                assert!(rejection.field.starts_with('$'), "{rejection}");
+                assert!(rejection.to_string().len() < 1_000, "{rejection}");
+                assert!(!rejection.to_string().contains('\0'), "{rejection}");
+            }
+        }
+    }
+    assert!(passed > 100, "{passed}");
+}
+
+#[test]
+fn batches_split_into_what_they_were_made_of() {
+    let mut rng = StdRng::seed_from_u64(7);
+    let items = [
+        r#"{"a":"],[\""}"#,
+        "[1,[2]]",
+        "\"x,y\"",
+        "12",
+        "nul",
+        r#"{"\\":{}}"#,
+        "{\"a\":1]",
+    ];
+    for _ in 0..1_000 {
+        let picked: Vec<&str> = (0..rng.random_range(0..8))
+            .map(|_| items[rng.random_range(0..items.len())])
+            .collect();
+        let expected: Vec<&[u8]> = picked.iter().map(|item| item.as_bytes()).collect();
+        let array = format!("[{}]", picked.join(" , "));
+        assert_eq!(
+            split_array(array.as_bytes(), 1_000).expect("an array"),
+            expected
+        );
+        let lines = picked.join(["\n", "\r\n", "\n\n"][rng.random_range(0..3)]);
+        assert_eq!(split_lines(lines.as_bytes(), 1_000), expected);
+    }
+}

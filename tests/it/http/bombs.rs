@@ -1,0 +1,61 @@
+//! Small bodies that want to become large ones.
+
+use super::bodies::{ENCODINGS, compress};
+use super::report;
+use crate::support::{Binary, Database, KEY};
+
+/// A bomb costs no more than an honest body: 512 MB from 16 KB leave the process as it was.
+#[tokio::test]
+async fn bombs_are_refused_and_cost_no_memory() {
+    let database = Database::new().await;
+    let server = Binary::serve(&[("DATABASE_URL", &database.url)]);
+    // TLS is never spoken, but its provider must be named.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::new();
+    let resident = async || -> f64 {
+        let text = client
+            .get(server.url("/metrics"))
+            .send()
+            .await
+            .expect("an answer");
+        let text = text.text().await.expect("a body");
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
+        line.expect("on Linux").parse().expect("a number")
+    };
+    let send = async |encoding: &str, path: &str, body: &[u8]| {
+        let request = client.post(server.url(path)).header("X-API-Key", KEY);
+        let request = request.header("Content-Encoding", encoding);
+        let answer = request.body(body.to_vec()).send().await;
+        answer.expect("an answer").status().as_u16()
+    };
+    // Honest bodies, as large as they may be, set the measure.
+    let most = format!(
+        "[{}{}]",
+        report("s"),
+        " ".repeat((8 << 20) - 2 - report("s").len())
+    );
+    for encoding in ENCODINGS {
+        let honest = compress(encoding, most.as_bytes());
+        for _ in 0..8 {
+            assert_eq!(send(encoding, "/v1/sessions/batch", &honest).await, 200);
+        }
+    }
+    let before = resident().await;
+    let blanks = vec![b' '; 16 << 20];
+    for encoding in ENCODINGS {
+        let part = compress(encoding, &blanks);
+        // Parts add up to 512 MiB, where the format has parts.
+        let has_parts = matches!(encoding, "gzip" | "x-gzip" | "zstd");
+        let bomb = part.repeat(if has_parts { 32 } else { 1 });
+        assert!(bomb.len() < 1 << 20, "{encoding}: {}", bomb.len());
+        for path in ["/v1/sessions", "/v1/sessions/batch"] {
+            for _ in 0..5 {
+                assert_eq!(send(encoding, path, &bomb).await, 413, "{encoding}");
+            }
+        }
+    }
+    let grown = (resident().await - before) / 1_048_576.0;
+    assert!(grown < 32.0, "{grown} MiB more:\n{}", server.log());
+}
