@@ -26,10 +26,7 @@ impl Clock {
     /// The machine's clock.
     #[must_use]
     pub fn system() -> Self {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this is the clock that all others ask"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "this is the clock that all others ask")]
         Self::new(|| SystemTime::now().into())
     }
 

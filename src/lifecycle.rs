@@ -59,12 +59,7 @@ pub async fn run(
 ) -> Result<(), MigrateError> {
     let keys = Keys::from_environment(&config.api_key);
     let metrics = Arc::new(Metrics::new(keys.tenants()));
-    let store = Store::new(
-        ground.database,
-        config.pool,
-        config.retention,
-        Arc::clone(&metrics),
-    );
+    let store = Store::new(ground.database, config.pool, config.retention, Arc::clone(&metrics));
     let store = Arc::new(store);
     let migrating = store.migrate_patiently(ground.clock.now(), PATIENCE);
     let Some(migrated) = stopping.run_until_cancelled(migrating).await else {
@@ -102,10 +97,7 @@ pub async fn run(
         }
         None => main.await,
     }
-    if tokio::time::timeout(DRAIN_TIMEOUT, app.ingest.drain())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(DRAIN_TIMEOUT, app.ingest.drain()).await.is_err() {
         tracing::error!("reports that were not acknowledged yet were given up");
     }
     let close = async {

@@ -91,10 +91,7 @@ impl Keys {
             key: KeyId("environment".into()),
             scopes: Arc::new([Scope::Ingest, Scope::Read]),
         };
-        Self {
-            hash: key.hash(),
-            caller,
-        }
+        Self { hash: key.hash(), caller }
     }
 
     /// Who holds this key; `None` when nobody does. Takes the same time either way.

@@ -30,18 +30,8 @@ enum Action {
 /// All variables with their meaning, for `config show --help`.
 fn after_help() -> String {
     let mut help = String::from("Variables:\n");
-    for Variable {
-        name,
-        default,
-        is_secret,
-        meaning,
-    } in VARIABLES
-    {
-        let file = if *is_secret {
-            " (or a file: …_FILE)"
-        } else {
-            ""
-        };
+    for Variable { name, default, is_secret, meaning } in VARIABLES {
+        let file = if *is_secret { " (or a file: …_FILE)" } else { "" };
         let meaning = meaning.replace('`', "");
         help += &format!("  {name}{file}, default: {default}\n      {meaning}\n");
     }
@@ -83,10 +73,7 @@ fn table(settings: &[Setting]) -> String {
     let names = width(|setting| setting.name.len());
     let values = width(|setting| setting.value.len());
     let line = |setting: &Setting| {
-        format!(
-            "{:names$}  {:values$}  {}",
-            setting.name, setting.value, setting.source
-        )
+        format!("{:names$}  {:values$}  {}", setting.name, setting.value, setting.source)
     };
     settings.iter().map(line).collect::<Vec<_>>().join("\n")
 }

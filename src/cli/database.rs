@@ -16,10 +16,7 @@ pub(super) struct Opened {
 impl Opened {
     pub(super) async fn close(self) -> anyhow::Result<()> {
         if let Some(postgres) = self.built_in {
-            postgres
-                .stop()
-                .await
-                .context("the built-in PostgreSQL could not be stopped")?;
+            postgres.stop().await.context("the built-in PostgreSQL could not be stopped")?;
         }
         Ok(())
     }
@@ -31,20 +28,16 @@ pub(super) fn trouble(config: &Config) -> String {
         Database::Url(url) => format!(
             "the database {url} cannot be used (from DATABASE_URL, DATABASE_USER, DATABASE_PASSWORD)"
         ),
-        Database::BuiltIn(settings) => format!(
-            "the built-in PostgreSQL in {} cannot be used",
-            settings.data_dir.display()
-        ),
+        Database::BuiltIn(settings) => {
+            format!("the built-in PostgreSQL in {} cannot be used", settings.data_dir.display())
+        }
     }
 }
 
 /// Finds the database, starting the built-in one if it is that.
 pub(super) async fn open(config: &Config) -> anyhow::Result<Opened> {
     match &config.database {
-        Database::Url(url) => Ok(Opened {
-            options: url.options(),
-            built_in: None,
-        }),
+        Database::Url(url) => Ok(Opened { options: url.options(), built_in: None }),
         Database::BuiltIn(settings) => {
             let reporter = Reporter::stderr();
             let postgres =
@@ -52,13 +45,9 @@ pub(super) async fn open(config: &Config) -> anyhow::Result<Opened> {
                     .await?;
             drop(reporter);
             let url = postgres.url();
-            let options = DatabaseUrl::parse(url.expose_secret())
-                .map_err(anyhow::Error::msg)?
-                .options();
-            Ok(Opened {
-                options,
-                built_in: Some(postgres),
-            })
+            let options =
+                DatabaseUrl::parse(url.expose_secret()).map_err(anyhow::Error::msg)?.options();
+            Ok(Opened { options, built_in: Some(postgres) })
         }
     }
 }

@@ -24,15 +24,8 @@ pub(super) struct Args {
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let database = super::database::open(config).await?;
     let metrics = Arc::new(Metrics::new([]));
-    let store = Store::new(
-        database.options.clone(),
-        config.pool,
-        config.retention,
-        metrics,
-    );
-    let migrated = store
-        .migrate_patiently(Clock::system().now(), PATIENCE)
-        .await;
+    let store = Store::new(database.options.clone(), config.pool, config.retention, metrics);
+    let migrated = store.migrate_patiently(Clock::system().now(), PATIENCE).await;
     store.close().await;
     database.close().await?;
     let migrated = migrated.with_context(|| super::database::trouble(config))?;
@@ -42,13 +35,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
     }
     super::print(&match migrated.applied {
         0 => format!("the schema is up to date (version {})", migrated.version),
-        1 => format!(
-            "1 migration applied, the schema is at version {}",
-            migrated.version
-        ),
-        n => format!(
-            "{n} migrations applied, the schema is at version {}",
-            migrated.version
-        ),
+        1 => format!("1 migration applied, the schema is at version {}", migrated.version),
+        n => format!("{n} migrations applied, the schema is at version {}", migrated.version),
     })
 }

@@ -43,10 +43,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
         metrics_listener,
         database: database.options.clone(),
         clock: clock.clone(),
-        limits: Limits {
-            connections: connections(),
-            ..Limits::default()
-        },
+        limits: Limits { connections: connections(), ..Limits::default() },
         bounds: Bounds::default(),
     };
     let greet = || {
@@ -102,18 +99,13 @@ fn greeting(
 ) -> String {
     let url = format!("http://{}", super::local(address));
     let (key, shell_key) = match config.api_key_source() {
-        _ if config.has_default_key() => (
-            "dev-key (set M3W_API_KEY to change it)".to_owned(),
-            "dev-key".to_owned(),
-        ),
-        Source::File(file) => (
-            format!("the one in {}", file.display()),
-            format!("$(cat {})", shell_quote(file)),
-        ),
-        _ => (
-            "the one in M3W_API_KEY".to_owned(),
-            "$M3W_API_KEY".to_owned(),
-        ),
+        _ if config.has_default_key() => {
+            ("dev-key (set M3W_API_KEY to change it)".to_owned(), "dev-key".to_owned())
+        }
+        Source::File(file) => {
+            (format!("the one in {}", file.display()), format!("$(cat {})", shell_quote(file)))
+        }
+        _ => ("the one in M3W_API_KEY".to_owned(), "$M3W_API_KEY".to_owned()),
     };
     let (data, psql) = match (built_in, &config.database) {
         (Some(postgres), _) => (

@@ -41,17 +41,10 @@ impl DatabaseUrl {
         if !matches!(url.scheme(), "postgresql" | "postgres") {
             return Err(EXPECTED.to_owned());
         }
-        if url
-            .host_str()
-            .is_some_and(|host| host.contains(',') || host.contains("%2C"))
-        {
+        if url.host_str().is_some_and(|host| host.contains(',') || host.contains("%2C")) {
             return Err("one host: several are not supported".to_owned());
         }
-        let parsed = Self {
-            url,
-            user: None,
-            password: None,
-        };
+        let parsed = Self { url, user: None, password: None };
         parsed.ssl_mode()?;
         Self::decoded(parsed.url.username())?;
         Self::decoded(parsed.url.password().unwrap_or_default())?;
@@ -69,15 +62,8 @@ impl DatabaseUrl {
     /// The user, wherever it comes from.
     #[must_use]
     pub fn user(&self) -> Option<String> {
-        let from_url = || {
-            Self::decoded(self.url.username())
-                .ok()
-                .filter(|user| !user.is_empty())
-        };
-        self.user
-            .clone()
-            .or_else(from_url)
-            .or_else(|| self.parameter("user"))
+        let from_url = || Self::decoded(self.url.username()).ok().filter(|user| !user.is_empty());
+        self.user.clone().or_else(from_url).or_else(|| self.parameter("user"))
     }
 
     /// Whether there is a password, wherever it comes from.
@@ -87,15 +73,8 @@ impl DatabaseUrl {
     }
 
     fn password(&self) -> Option<String> {
-        let from_url = || {
-            self.url
-                .password()
-                .and_then(|password| Self::decoded(password).ok())
-        };
-        self.password
-            .clone()
-            .or_else(from_url)
-            .or_else(|| self.parameter("password"))
+        let from_url = || self.url.password().and_then(|password| Self::decoded(password).ok());
+        self.password.clone().or_else(from_url).or_else(|| self.parameter("password"))
     }
 
     /// What sqlx connects with.
@@ -153,31 +132,20 @@ impl DatabaseUrl {
             });
         }
         // As the JDBC driver does.
-        let is_on = self
-            .parameter("ssl")
-            .is_some_and(|ssl| ssl.is_empty() || ssl == "true");
+        let is_on = self.parameter("ssl").is_some_and(|ssl| ssl.is_empty() || ssl == "true");
         Ok(is_on.then_some(PgSslMode::VerifyFull))
     }
 
     fn parameter(&self, name: &str) -> Option<String> {
-        self.url
-            .query_pairs()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.into_owned())
+        self.url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 
     fn decoded(part: &str) -> Result<String, String> {
         // Decoding by way of a query keeps us from a crate of its own; a plus is a plus here.
         let query = format!("x={}", part.replace('+', "%2B").replace('&', "%26"));
         let decoded = url::form_urlencoded::parse(query.as_bytes()).next();
-        let decoded = decoded
-            .map(|(_, value)| value.into_owned())
-            .unwrap_or_default();
-        if decoded.contains('\u{fffd}') {
-            Err(EXPECTED.to_owned())
-        } else {
-            Ok(decoded)
-        }
+        let decoded = decoded.map(|(_, value)| value.into_owned()).unwrap_or_default();
+        if decoded.contains('\u{fffd}') { Err(EXPECTED.to_owned()) } else { Ok(decoded) }
     }
 }
 
@@ -186,12 +154,7 @@ impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let options = self.options();
         let user = self.user().unwrap_or_default();
-        write!(
-            f,
-            "postgresql://{user}@{}:{}",
-            options.get_host(),
-            options.get_port()
-        )?;
+        write!(f, "postgresql://{user}@{}:{}", options.get_host(), options.get_port())?;
         write!(f, "/{}", options.get_database().unwrap_or_default())?;
         match self.ssl_mode() {
             Ok(Some(mode)) => write!(f, "?sslmode={}", ssl_mode_name(mode)),
@@ -232,20 +195,14 @@ mod tests {
             "postgres://m3w:pw@db:5433/media3watch?sslmode=require",
             "jdbc:postgresql://db:5433/media3watch?user=m3w&password=pw&sslmode=require",
         ] {
-            assert_eq!(
-                shown(text),
-                "postgresql://m3w@db:5433/media3watch?sslmode=require"
-            );
+            assert_eq!(shown(text), "postgresql://m3w@db:5433/media3watch?sslmode=require");
         }
         assert_eq!(
             shown("jdbc:postgresql:media3watch?user=m3w"),
             "postgresql://m3w@localhost:5432/media3watch"
         );
         assert!(shown("jdbc:postgresql://db/x?user=u&ssl=true").ends_with("verify-full"));
-        assert_eq!(
-            shown("postgresql:///x?host=db&user=u"),
-            "postgresql://u@db:5432/x"
-        );
+        assert_eq!(shown("postgresql:///x?host=db&user=u"), "postgresql://u@db:5432/x");
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 mod database;
 mod source;
+#[cfg(test)]
+mod tests;
 mod variables;
 
 use std::fmt;
@@ -109,9 +111,7 @@ impl fmt::Display for ConfigError {
         let count = self.0.len();
         let variables = if count == 1 { "variable" } else { "variables" };
         write!(f, "{count} wrong environment {variables}:")?;
-        self.0
-            .iter()
-            .try_for_each(|problem| write!(f, "\n  {problem}"))
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
 
@@ -134,11 +134,8 @@ impl Config {
         let filter = reader.value(var::LOG_LEVEL, "info".to_owned(), log_filter);
         let format = log_format(&mut reader);
         let metrics = metrics(&mut reader);
-        let max_body_bytes = reader.value(
-            var::MAX_BODY_BYTES,
-            1_048_576,
-            number(1_024, MAX_MAX_BODY_BYTES),
-        );
+        let max_body_bytes =
+            reader.value(var::MAX_BODY_BYTES, 1_048_576, number(1_024, MAX_MAX_BODY_BYTES));
         if !reader.problems.is_empty() {
             return Err(ConfigError(reader.problems));
         }
@@ -214,11 +211,7 @@ fn database(reader: &mut Reader<'_>, environment: &Environment<'_>) -> Option<Da
     let value_of = |raw: &Option<(String, Source)>| raw.as_ref().map(|(value, _)| value.clone());
     let parsed = parsed.with_login(value_of(&user), value_of(&password));
     let Some(name) = parsed.user() else {
-        reader.problem(
-            var::DATABASE_USER.name,
-            "unset",
-            "a user, here or in DATABASE_URL",
-        );
+        reader.problem(var::DATABASE_USER.name, "unset", "a user, here or in DATABASE_URL");
         return None;
     };
     // What was not set by itself is in the URL, and comes from where that comes from.
@@ -261,10 +254,7 @@ fn built_in(
     // Postgres runs in another working directory than we do.
     let dir = std::path::absolute(&dir).unwrap_or(dir);
     reader.setting(var::DATA_DIR, dir.display().to_string(), source);
-    Some(managed_pg::Settings::new(
-        dir,
-        environment.get("PATH").as_deref(),
-    ))
+    Some(managed_pg::Settings::new(dir, environment.get("PATH").as_deref()))
 }
 
 fn pool(reader: &mut Reader<'_>) -> PoolSize {
@@ -278,11 +268,7 @@ fn redis_url(reader: &mut Reader<'_>) -> Option<SecretString> {
     let (url, source) = reader.raw(var::REDIS_URL)?;
     let is_redis = Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "redis" | "rediss"));
     if !is_redis {
-        reader.problem(
-            var::REDIS_URL.name,
-            HIDDEN,
-            "redis://host:port/db or rediss://…",
-        );
+        reader.problem(var::REDIS_URL.name, HIDDEN, "redis://host:port/db or rediss://…");
     }
     reader.setting(var::REDIS_URL, HIDDEN.to_owned(), source);
     Some(url.into())
@@ -294,11 +280,7 @@ fn metrics(reader: &mut Reader<'_>) -> MetricsAt {
         None => None,
         Some((text, source)) => {
             // A bare port means all addresses, as elsewhere.
-            let full = if text.starts_with(':') {
-                format!("0.0.0.0{text}")
-            } else {
-                text.clone()
-            };
+            let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.clone() };
             if let Ok(address) = full.parse::<SocketAddr>() {
                 reader.setting(var::METRICS_ADDR, address.to_string(), source);
                 Some(address)
@@ -320,11 +302,7 @@ fn log_format(reader: &mut Reader<'_>) -> LogFormat {
     match reader.raw(var::LOG_FORMAT) {
         None => {
             let fitting = LogFormat::fitting();
-            reader.setting(
-                var::LOG_FORMAT,
-                fitting.as_str().to_owned(),
-                Source::Default,
-            );
+            reader.setting(var::LOG_FORMAT, fitting.as_str().to_owned(), Source::Default);
             fitting
         }
         Some((text, source)) => {
@@ -360,8 +338,7 @@ fn host(text: &str) -> Result<IpAddr, String> {
         return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
     let bare = text.trim_start_matches('[').trim_end_matches(']');
-    bare.parse()
-        .map_err(|_| "an IP address such as 0.0.0.0, 127.0.0.1 or ::".to_owned())
+    bare.parse().map_err(|_| "an IP address such as 0.0.0.0, 127.0.0.1 or ::".to_owned())
 }
 
 fn boolean(text: &str) -> Result<bool, String> {
@@ -379,131 +356,5 @@ where
     move |text| match text.parse::<T>() {
         Ok(number) if number >= min && number <= max => Ok(number),
         _ => Err(format!("a whole number from {min} to {max}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let get = |name: &str| {
-            variables
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).into())
-        };
-        Config::load(&Environment::new(get))
-    }
-
-    const DB: (&str, &str) = ("DATABASE_URL", "postgresql://u:canary@h/d");
-
-    #[test]
-    fn defaults_are_those_of_the_contract() {
-        let config = load(&[("HOME", "/home/someone")]).expect("valid");
-        assert!(config.has_default_key());
-        assert_eq!(config.listen.to_string(), "0.0.0.0:8080");
-        assert_eq!(config.rate_limit.requests.get(), 100);
-        assert_eq!(config.rate_limit.window, Duration::from_mins(1));
-        assert_eq!(config.retention, Retention::days(90));
-        assert_eq!(
-            config.pool,
-            PoolSize {
-                max: 20,
-                min_idle: 5
-            }
-        );
-        assert_eq!(config.metrics, MetricsAt::Main);
-        assert_eq!(config.max_body_bytes, 1_048_576);
-        assert!(matches!(config.database, Database::BuiltIn(_)));
-    }
-
-    #[test]
-    fn empty_counts_as_unset() {
-        let config = load(&[DB, ("PORT", ""), ("M3W_API_KEY", "")]).expect("valid");
-        assert_eq!(config.listen.port(), 8080);
-        assert!(config.has_default_key());
-    }
-
-    #[test]
-    fn all_problems_are_reported_at_once_and_secrets_stay_hidden() {
-        let error = load(&[
-            ("DATABASE_URL", "mysql://canary"),
-            ("M3W_API_KEY", "canary key"),
-            ("PORT", "80800"),
-            ("HOST", "everywhere"),
-            ("RATE_LIMIT_REQUESTS", "0"),
-            ("RETENTION_DAYS", "-1"),
-            ("HIKARI_MAX_POOL_SIZE", "3"),
-            ("HIKARI_MIN_IDLE", "4"),
-            ("LOG_LEVEL", "loud"),
-            ("LOG_FORMAT", "xml"),
-            ("ENABLE_METRICS", "maybe"),
-            ("METRICS_ADDR", "9090"),
-            ("MAX_BODY_BYTES", "1MB"),
-            ("REDIS_URL", "canary:6379"),
-        ])
-        .expect_err("wrong");
-        let text = error.to_string();
-        assert_eq!(error.0.len(), 13, "{text}");
-        assert!(!text.contains("canary"), "{text}");
-        assert!(text.contains("PORT is \"80800\", expected a whole number from 0 to 65535"));
-    }
-
-    #[test]
-    fn secrets_come_from_files_too() {
-        let file = tempfile::NamedTempFile::new().expect("temp file");
-        std::fs::write(file.path(), "from-file\n").expect("written");
-        let path = file.path().to_str().expect("UTF-8").to_owned();
-        let config = load(&[DB, ("M3W_API_KEY_FILE", &path)]).expect("valid");
-        assert_eq!(config.api_key.expose(), "from-file");
-        let both = load(&[DB, ("M3W_API_KEY_FILE", &path), ("M3W_API_KEY", "x")]);
-        assert!(
-            both.expect_err("both")
-                .to_string()
-                .contains("only one of it and M3W_API_KEY")
-        );
-        assert!(load(&[DB, ("M3W_API_KEY_FILE", "/does/not/exist")]).is_err());
-    }
-
-    #[test]
-    fn levels_in_any_case_and_filters_are_taken() {
-        for level in [
-            "info",
-            "WARN",
-            "Debug",
-            "info,media3watch=debug",
-            "media3watch::store=TRACE",
-        ] {
-            assert!(load(&[DB, ("LOG_LEVEL", level)]).is_ok(), "{level}");
-        }
-    }
-
-    #[test]
-    fn a_small_pool_takes_the_default_idle_along() {
-        let config = load(&[DB, ("HIKARI_MAX_POOL_SIZE", "2")]).expect("valid");
-        assert_eq!(
-            config.pool,
-            PoolSize {
-                max: 2,
-                min_idle: 2
-            }
-        );
-    }
-
-    #[test]
-    fn settings_show_sources_and_no_secrets() {
-        let config = load(&[DB, ("PORT", "1234"), ("M3W_API_KEY", "canary")]).expect("valid");
-        let shown = format!("{:?}", config.settings());
-        assert!(!shown.contains("canary") && !format!("{config:?}").contains("canary"));
-        let port = config
-            .settings()
-            .iter()
-            .find(|s| s.name == "PORT")
-            .expect("there");
-        assert_eq!(
-            (port.value.as_str(), &port.source),
-            ("1234", &Source::Environment)
-        );
     }
 }

@@ -20,13 +20,8 @@ impl<'a> Environment<'a> {
     /// The environment of this process.
     #[must_use]
     pub fn of_process() -> Self {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place that reads the environment"
-        )]
-        Self {
-            get: Box::new(|name| std::env::var_os(name)),
-        }
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+        Self { get: Box::new(|name| std::env::var_os(name)) }
     }
 
     /// An environment that `get` answers for.
@@ -87,11 +82,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} is {}, expected {}",
-            self.name, self.found, self.expected
-        )
+        write!(f, "{} is {}, expected {}", self.name, self.found, self.expected)
     }
 }
 
@@ -107,11 +98,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) const fn new(environment: &'a Environment<'a>) -> Self {
-        Self {
-            environment,
-            problems: Vec::new(),
-            settings: Vec::new(),
-        }
+        Self { environment, problems: Vec::new(), settings: Vec::new() }
     }
 
     /// The raw text of a variable, without blanks around it, and where it came from. Blank
@@ -119,18 +106,11 @@ impl<'a> Reader<'a> {
     pub(super) fn raw(&mut self, variable: Variable) -> Option<(String, Source)> {
         let own = self.environment.get(variable.name);
         let file_name = format!("{}_FILE", variable.name);
-        let file = self
-            .environment
-            .get(&file_name)
-            .filter(|_| variable.is_secret);
+        let file = self.environment.get(&file_name).filter(|_| variable.is_secret);
         match (own, file) {
             (None, None) => None,
             (Some(_), Some(_)) => {
-                self.problem(
-                    &file_name,
-                    "set",
-                    &format!("only one of it and {}", variable.name),
-                );
+                self.problem(&file_name, "set", &format!("only one of it and {}", variable.name));
                 None
             }
             (Some(value), None) => {
@@ -152,11 +132,7 @@ impl<'a> Reader<'a> {
                 Some((text.trim().to_owned(), Source::File(path.to_owned())))
             }
             Ok(_) => {
-                self.problem(
-                    name,
-                    &format!("{} (empty)", path.display()),
-                    "a file with the value",
-                );
+                self.problem(name, &format!("{} (empty)", path.display()), "a file with the value");
                 None
             }
             Err(error) => {
@@ -181,20 +157,13 @@ impl<'a> Reader<'a> {
         };
         match parse(&text) {
             Ok(value) => {
-                let shown = if variable.is_secret {
-                    HIDDEN.to_owned()
-                } else {
-                    value.to_string()
-                };
+                let shown = if variable.is_secret { HIDDEN.to_owned() } else { value.to_string() };
                 self.setting(variable, shown, source);
                 value
             }
             Err(expected) => {
-                let found = if variable.is_secret {
-                    HIDDEN.to_owned()
-                } else {
-                    format!("{text:?}")
-                };
+                let found =
+                    if variable.is_secret { HIDDEN.to_owned() } else { format!("{text:?}") };
                 self.problem(variable.name, &found, &expected);
                 default
             }
@@ -202,19 +171,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn setting(&mut self, variable: Variable, value: String, source: Source) {
-        self.settings.push(Setting {
-            name: variable.name,
-            value,
-            source,
-        });
+        self.settings.push(Setting { name: variable.name, value, source });
     }
 
     pub(super) fn problem(&mut self, name: &str, found: &str, expected: &str) {
         let (name, found, expected) = (name.to_owned(), found.to_owned(), expected.to_owned());
-        self.problems.push(Problem {
-            name,
-            found,
-            expected,
-        });
+        self.problems.push(Problem { name, found, expected });
     }
 }

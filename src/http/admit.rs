@@ -24,16 +24,11 @@ pub(super) async fn admit(
 ) -> Response {
     let presented = request.headers().get(API_KEY).map(HeaderValue::as_bytes);
     let presented = presented.filter(|key| !key.is_empty());
-    let Some(caller) = presented
-        .and_then(|key| app.keys.authenticate(key))
-        .cloned()
-    else {
+    let Some(caller) = presented.and_then(|key| app.keys.authenticate(key)).cloned() else {
         count(&app, scope, "INVALID_API_KEY");
         return Error::InvalidApiKey.into_response();
     };
-    let seen = Seen {
-        tenant: caller.tenant.clone(),
-    };
+    let seen = Seen { tenant: caller.tenant.clone() };
     if !caller.may(scope) {
         count(&app, scope, "FORBIDDEN");
         let mut response = Error::Forbidden(scope).into_response();
@@ -61,17 +56,8 @@ fn count(app: &App, scope: Scope, code: &'static str) {
 }
 
 fn tell_limit(headers: &mut HeaderMap, decision: Decision) {
-    headers.insert(
-        HeaderName::from_static("ratelimit-limit"),
-        decision.limit.into(),
-    );
-    headers.insert(
-        HeaderName::from_static("ratelimit-remaining"),
-        decision.remaining.into(),
-    );
+    headers.insert(HeaderName::from_static("ratelimit-limit"), decision.limit.into());
+    headers.insert(HeaderName::from_static("ratelimit-remaining"), decision.remaining.into());
     let reset = decision.reset + Duration::from_millis(999);
-    headers.insert(
-        HeaderName::from_static("ratelimit-reset"),
-        reset.as_secs().into(),
-    );
+    headers.insert(HeaderName::from_static("ratelimit-reset"), reset.as_secs().into());
 }

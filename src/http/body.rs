@@ -34,15 +34,8 @@ impl Format {
         let Some(value) = headers.get(CONTENT_TYPE) else {
             return Ok(Self::Json);
         };
-        let value = value
-            .to_str()
-            .map_err(|_| Error::UnsupportedMediaType(EXPECTED))?;
-        let essence = value
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
+        let value = value.to_str().map_err(|_| Error::UnsupportedMediaType(EXPECTED))?;
+        let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match essence.as_str() {
             "application/json" => Ok(Self::Json),
             "application/x-ndjson" | "application/ndjson" => Ok(Self::Ndjson),

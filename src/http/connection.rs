@@ -34,10 +34,7 @@ pub(super) async fn serve(
     watcher: Watcher,
 ) {
     let activity = Activity::default();
-    let io = TokioIo::new(Watched {
-        stream,
-        activity: activity.clone(),
-    });
+    let io = TokioIo::new(Watched { stream, activity: activity.clone() });
     let seen = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let guard = seen.begin(request.version());
@@ -47,9 +44,7 @@ pub(super) async fn serve(
             answer.await
         }
     });
-    let connection = http
-        .serve_connection(io, TowerToHyperService::new(service))
-        .into_owned();
+    let connection = http.serve_connection(io, TowerToHyperService::new(service)).into_owned();
     let mut connection = pin!(watcher.watch(connection));
     loop {
         let deadline = activity.deadline(limits);
@@ -88,16 +83,8 @@ impl Default for Activity {
     fn default() -> Self {
         let now = Instant::now();
         // A new connection owes us a request.
-        let state = State {
-            requests: 0,
-            head_since: Some(now),
-            idle_since: now,
-            is_http2: false,
-        };
-        Self(Arc::new(Shared {
-            state: Mutex::new(state),
-            head_begun: Notify::new(),
-        }))
+        let state = State { requests: 0, head_since: Some(now), idle_since: now, is_http2: false };
+        Self(Arc::new(Shared { state: Mutex::new(state), head_begun: Notify::new() }))
     }
 }
 

@@ -38,13 +38,7 @@ impl Encoding {
         if values.next().is_some() {
             return Err(EXPECTED);
         }
-        match value
-            .to_str()
-            .unwrap_or("?")
-            .trim()
-            .to_ascii_lowercase()
-            .as_str()
-        {
+        match value.to_str().unwrap_or("?").trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Ok(Self::Identity),
             "gzip" | "x-gzip" => Ok(Self::Gzip),
             "deflate" => Ok(Self::Deflate),
@@ -67,9 +61,9 @@ pub(super) fn decode(encoding: Encoding, sent: &[u8], limit: usize) -> Result<By
         Encoding::Zstd => zstd_decoder(sent).and_then(|decoder| read_up_to(decoder, limit)),
     };
     match decoded {
-        Ok(bytes) if bytes.len() > limit => Err(Error::TooLarge(format!(
-            "the body is larger than {limit} bytes once decompressed"
-        ))),
+        Ok(bytes) if bytes.len() > limit => {
+            Err(Error::TooLarge(format!("the body is larger than {limit} bytes once decompressed")))
+        }
         Ok(bytes) => Ok(bytes.into()),
         Err(_) => Err(Rejection::invalid("$", "the body cannot be decompressed").into()),
     }
@@ -109,26 +103,15 @@ mod tests {
     fn what_comes_out_is_limited() {
         let bomb = Bytes::from(gzip(&vec![b' '; 1_000_000]));
         assert!(bomb.len() < 2_000);
-        assert!(matches!(
-            decode(Encoding::Gzip, &bomb, 999_999),
-            Err(Error::TooLarge(_))
-        ));
-        assert_eq!(
-            decode(Encoding::Gzip, &bomb, 1_000_000)
-                .expect("fits")
-                .len(),
-            1_000_000
-        );
+        assert!(matches!(decode(Encoding::Gzip, &bomb, 999_999), Err(Error::TooLarge(_))));
+        assert_eq!(decode(Encoding::Gzip, &bomb, 1_000_000).expect("fits").len(), 1_000_000);
     }
 
     #[test]
     fn a_truncated_body_is_refused() {
         let mut cut = gzip(b"{\"sessionId\":\"s\"}");
         cut.truncate(cut.len() - 9);
-        assert!(matches!(
-            decode(Encoding::Gzip, &cut, 100),
-            Err(Error::Rejected(_))
-        ));
+        assert!(matches!(decode(Encoding::Gzip, &cut, 100), Err(Error::Rejected(_))));
     }
 
     #[test]
@@ -139,10 +122,7 @@ mod tests {
         let mut bare = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
         bare.write_all(text).expect("in memory");
         for sent in [zlib.finish().expect("zlib"), bare.finish().expect("bare")] {
-            assert_eq!(
-                &decode(Encoding::Deflate, &sent, 100).expect("decoded")[..],
-                text
-            );
+            assert_eq!(&decode(Encoding::Deflate, &sent, 100).expect("decoded")[..], text);
         }
     }
 }

@@ -48,19 +48,10 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let method = request.method().as_str();
-    let method = METHODS
-        .into_iter()
-        .find(|known| *known == method)
-        .unwrap_or("other");
+    let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
     let is_http1 = request.version() <= Version::HTTP_11;
     // Logs what it has also when the client hangs up and this future is dropped.
-    let mut line = Line {
-        app: &app,
-        method,
-        request_id: &request_id,
-        started,
-        answered: false,
-    };
+    let mut line = Line { app: &app, method, request_id: &request_id, started, answered: false };
 
     let mut response = next.run(request).await;
     let error = response.extensions_mut().remove::<Error>();
@@ -70,9 +61,7 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     let id = HeaderValue::from_str(&request_id).expect("checked when it was taken");
     response.headers_mut().insert(REQUEST_ID, id);
     if is_http1 && app.stopping.is_cancelled() {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     line.answered(&response, error.as_ref());
     response
@@ -92,15 +81,9 @@ impl Line<'_> {
         let took = self.started.elapsed();
         let status = response.status().as_u16();
         let extensions = response.extensions();
-        let route = extensions
-            .get::<Route>()
-            .map_or("unmatched", |route| route.0.as_str());
-        self.app
-            .metrics
-            .http_request(self.method, route, status, took);
-        let tenant = extensions
-            .get::<Seen>()
-            .map_or("", |seen| seen.tenant.as_str());
+        let route = extensions.get::<Route>().map_or("unmatched", |route| route.0.as_str());
+        self.app.metrics.http_request(self.method, route, status, took);
+        let tenant = extensions.get::<Seen>().map_or("", |seen| seen.tenant.as_str());
         let outcome = error
             .map(|error| error.status().1)
             .or_else(|| extensions.get::<OutcomeName>().map(|outcome| outcome.0))
@@ -108,10 +91,8 @@ impl Line<'_> {
         let (method, request_id) = (self.method, self.request_id);
         let duration_ms = millis(took);
         // Probes and scrapes come all the time and say little.
-        if matches!(
-            route,
-            "/health" | "/health/live" | "/health/ready" | "/metrics"
-        ) && status < 500
+        if matches!(route, "/health" | "/health/live" | "/health/ready" | "/metrics")
+            && status < 500
         {
             tracing::debug!(
                 method,
@@ -143,13 +124,7 @@ impl Drop for Line<'_> {
         if !self.answered {
             let (method, request_id) = (self.method, self.request_id);
             let duration_ms = millis(self.started.elapsed());
-            tracing::info!(
-                method,
-                duration_ms,
-                request_id,
-                outcome = "client_gone",
-                "request"
-            );
+            tracing::info!(method, duration_ms, request_id, outcome = "client_gone", "request");
         }
     }
 }
@@ -175,22 +150,15 @@ fn write_error(app: &App, response: &mut Response, error: &Error, request_id: &s
 
 /// A random UUID, from the thread's generator: no system call per request.
 fn new_request_id() -> String {
-    uuid::Builder::from_random_bytes(rand::random())
-        .into_uuid()
-        .to_string()
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()
 }
 
 /// The client's id where it is a plain one, so that its log and ours can be joined.
 fn request_id(headers: &HeaderMap) -> String {
     let is_plain = |id: &&str| {
         (1..=MAX_REQUEST_ID_CHARS).contains(&id.len())
-            && id
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
     };
-    let sent = headers
-        .get(REQUEST_ID)
-        .and_then(|id| id.to_str().ok())
-        .filter(is_plain);
+    let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(is_plain);
     sent.map_or_else(new_request_id, str::to_owned)
 }

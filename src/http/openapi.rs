@@ -188,9 +188,7 @@ struct Document;
 #[must_use]
 pub fn document() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
-        let mut text = Document::openapi()
-            .to_pretty_json()
-            .expect("the description is JSON");
+        let mut text = Document::openapi().to_pretty_json().expect("the description is JSON");
         text.push('\n');
         text
     });

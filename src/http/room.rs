@@ -24,10 +24,7 @@ impl Default for Rooms {
 impl Rooms {
     /// Room for one body, still empty.
     pub(super) fn open(&self) -> Room {
-        Room {
-            rooms: self.clone(),
-            taken: None,
-        }
+        Room { rooms: self.clone(), taken: None }
     }
 }
 

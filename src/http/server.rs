@@ -60,10 +60,7 @@ pub async fn serve(listener: TcpListener, router: Router, app: &App) {
     let mut http = Builder::new(TokioExecutor::new());
     // A client that hangs up right after sending, as an app does that is closed, may never
     // send again: its report is stored all the same.
-    http.http1()
-        .half_close(true)
-        .timer(TokioTimer::new())
-        .max_buf_size(H1_BUFFER_BYTES);
+    http.http1().half_close(true).timer(TokioTimer::new()).max_buf_size(H1_BUFFER_BYTES);
     http.http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(H2_PING_EVERY)
@@ -77,10 +74,7 @@ pub async fn serve(listener: TcpListener, router: Router, app: &App) {
     });
     loop {
         let next = async {
-            let slot = Arc::clone(&slots)
-                .acquire_owned()
-                .await
-                .expect("never closed");
+            let slot = Arc::clone(&slots).acquire_owned().await.expect("never closed");
             (slot, accept(&listener).await)
         };
         let (slot, stream) = tokio::select! {
@@ -97,10 +91,7 @@ pub async fn serve(listener: TcpListener, router: Router, app: &App) {
         });
     }
     drop(listener);
-    if tokio::time::timeout(limits.drain, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
     }
 }

@@ -89,26 +89,17 @@ pub(super) async fn post_one(
     let limit = app.max_body_bytes;
     let (encoding, sent) = count_refusal(&app, async {
         if Format::of(request.headers())? == Format::Ndjson {
-            return Err(Error::UnsupportedMediaType(
-                "NDJSON goes to /v1/sessions/batch",
-            ));
+            return Err(Error::UnsupportedMediaType("NDJSON goes to /v1/sessions/batch"));
         }
         read(request, limit, &app).await
     })
     .await?;
     let Held { bytes, room } = decoded(&app, &caller, encoding, sent, limit).await?;
-    let answer = receive(&app, caller, vec![bytes], room)
-        .await?
-        .pop()
-        .ok_or(Error::Internal)?;
+    let answer = receive(&app, caller, vec![bytes], room).await?.pop().ok_or(Error::Internal)?;
     let outcome = OutcomeName(answer.outcome.as_str());
     acknowledged(&answer.outcome)?;
     let session_id = answer.session_id.ok_or(Error::Internal)?;
-    let mut response = Json(Success {
-        status: "success",
-        session_id,
-    })
-    .into_response();
+    let mut response = Json(Success { status: "success", session_id }).into_response();
     response.extensions_mut().insert(outcome);
     Ok(response)
 }
@@ -146,18 +137,13 @@ pub(super) async fn post_batch(
         Format::Json => report::split_array(&held.bytes, MAX_BATCH_REPORTS),
     };
     let bodies: Vec<Bytes> = match split {
-        Ok(items) if items.len() <= MAX_BATCH_REPORTS => items
-            .into_iter()
-            .map(|item| held.bytes.slice_ref(item))
-            .collect(),
+        Ok(items) if items.len() <= MAX_BATCH_REPORTS => {
+            items.into_iter().map(|item| held.bytes.slice_ref(item)).collect()
+        }
         Ok(_) => {
             let detail = format!("more than {MAX_BATCH_REPORTS} reports in one batch");
             let (code, field) = (Code::PayloadTooLarge, "$".to_owned());
-            let rejection = Rejection {
-                code,
-                field,
-                detail,
-            };
+            let rejection = Rejection { code, field, detail };
             return Err(refuse(&app, caller, held, rejection).await);
         }
         Err(rejection) => return Err(refuse(&app, caller, held, rejection).await),
@@ -165,10 +151,7 @@ pub(super) async fn post_batch(
     let answers = receive(&app, caller, bodies, held.room).await?;
     let mut results = Vec::with_capacity(answers.len());
     for (index, answer) in answers.into_iter().enumerate() {
-        let Answer {
-            session_id,
-            outcome,
-        } = answer;
+        let Answer { session_id, outcome } = answer;
         let (status, error) = match outcome {
             Outcome::Stored | Outcome::Updated => ("stored", None),
             Outcome::Duplicate => ("duplicate", None),
@@ -180,24 +163,11 @@ pub(super) async fn post_batch(
             // Reports that made it are duplicates when the client sends the batch again.
             failed => return Err(acknowledged(&failed).err().unwrap_or(Error::Internal)),
         };
-        results.push(ItemResult {
-            index,
-            session_id,
-            status,
-            error,
-        });
+        results.push(ItemResult { index, session_id, status, error });
     }
-    let rejected = results
-        .iter()
-        .filter(|result| result.error.is_some())
-        .count();
+    let rejected = results.iter().filter(|result| result.error.is_some()).count();
     let accepted = results.len() - rejected;
-    let mut response = Json(BatchResult {
-        accepted,
-        rejected,
-        results,
-    })
-    .into_response();
+    let mut response = Json(BatchResult { accepted, rejected, results }).into_response();
     response.extensions_mut().insert(OutcomeName("batch"));
     Ok(response)
 }

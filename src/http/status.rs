@@ -75,9 +75,5 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
 #[utoipa::path(get, path = "/openapi.json", tag = "status", responses(
     (status = 200, description = "OpenAPI 3.1", content_type = "application/json")))]
 pub(super) async fn openapi() -> Response {
-    (
-        [(CONTENT_TYPE, "application/json")],
-        super::openapi::document(),
-    )
-        .into_response()
+    ([(CONTENT_TYPE, "application/json")], super::openapi::document()).into_response()
 }

@@ -78,14 +78,9 @@ impl Budget {
         let reports = self.reports.fetch_add(1, Ordering::Relaxed);
         let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.metrics.queue_reports.inc();
-        self.metrics
-            .queue_bytes
-            .add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.metrics.queue_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
         // Dropping it takes all of that back.
-        let room = Room {
-            budget: Arc::clone(self),
-            bytes,
-        };
+        let room = Room { budget: Arc::clone(self), bytes };
         let is_full = reports >= self.bounds.queue_reports
             || waiting.saturating_add(bytes) > self.bounds.queue_bytes;
         (!is_full).then_some(room)
@@ -97,10 +92,7 @@ impl Drop for Room {
         self.budget.reports.fetch_sub(1, Ordering::Relaxed);
         self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.budget.metrics.queue_reports.dec();
-        self.budget
-            .metrics
-            .queue_bytes
-            .sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+        self.budget.metrics.queue_bytes.sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
     }
 }
 
@@ -120,24 +112,11 @@ impl Batcher {
         let (queue, reports) = mpsc::unbounded_channel();
         let closing = CancellationToken::new();
         let (none, no_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let budget = Budget {
-            bounds,
-            reports: none,
-            bytes: no_bytes,
-            metrics: Arc::clone(&metrics),
-        };
-        let writer = Writer {
-            store,
-            metrics,
-            bounds,
-        };
+        let budget =
+            Budget { bounds, reports: none, bytes: no_bytes, metrics: Arc::clone(&metrics) };
+        let writer = Writer { store, metrics, bounds };
         let running = tokio::spawn(writer.run(reports, closing.clone()));
-        Self {
-            queue,
-            budget: Arc::new(budget),
-            closing,
-            running: Mutex::new(Some(running)),
-        }
+        Self { queue, budget: Arc::new(budget), closing, running: Mutex::new(Some(running)) }
     }
 
     /// Queues a report. `None` when too much is waiting already, or the server is stopping.
@@ -145,11 +124,7 @@ impl Batcher {
     pub fn submit(&self, received: Received) -> Option<oneshot::Receiver<Outcome>> {
         let room = self.budget.reserve(received.report.weight_bytes())?;
         let (outcome, answer) = oneshot::channel();
-        let reply = Reply {
-            outcome,
-            since: Instant::now(),
-            room,
-        };
+        let reply = Reply { outcome, since: Instant::now(), room };
         self.queue.send(Queued { received, reply }).ok()?;
         Some(answer)
     }
@@ -157,11 +132,7 @@ impl Batcher {
     /// Takes no more reports and returns when all have their outcome.
     pub async fn drain(&self) {
         self.closing.cancel();
-        let running = self
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(running) = running {
             // A panic has been reported by then; there is nothing left to wait for.
             let _ = running.await;
@@ -182,10 +153,7 @@ impl Writer {
         let batches = TaskTracker::new();
         let mut first = None;
         loop {
-            let slot = Arc::clone(&slots)
-                .acquire_owned()
-                .await
-                .expect("never closed");
+            let slot = Arc::clone(&slots).acquire_owned().await.expect("never closed");
             if first.is_none() {
                 first = tokio::select! {
                     report = queue.recv() => report,
@@ -230,26 +198,13 @@ impl Writer {
     /// Writes a batch; a report that cannot be stored is found by halving, and fails alone.
     async fn write(&self, batch: Vec<Queued>) {
         self.metrics.batch_reports.observe(batch.len() as f64);
-        let (reports, replies): (Vec<Received>, Vec<Reply>) = batch
-            .into_iter()
-            .map(|queued| (queued.received, queued.reply))
-            .unzip();
-        let oldest = replies
-            .iter()
-            .map(|reply| reply.since)
-            .min()
-            .unwrap_or_else(Instant::now);
+        let (reports, replies): (Vec<Received>, Vec<Reply>) =
+            batch.into_iter().map(|queued| (queued.received, queued.reply)).unzip();
+        let oldest = replies.iter().map(|reply| reply.since).min().unwrap_or_else(Instant::now);
         let mut replies: Vec<Option<Reply>> = replies.into_iter().map(Some).collect();
         let mut settle = |index: usize, outcome: Outcome| {
-            if let Some(Reply {
-                outcome: reply,
-                since,
-                room,
-            }) = replies[index].take()
-            {
-                self.metrics
-                    .commit_delay
-                    .observe(since.elapsed().as_secs_f64());
+            if let Some(Reply { outcome: reply, since, room }) = replies[index].take() {
+                self.metrics.commit_delay.observe(since.elapsed().as_secs_f64());
                 drop(room);
                 // The client may have hung up; the report is where it belongs all the same.
                 let _ = reply.send(outcome);
@@ -277,11 +232,7 @@ impl Writer {
                 }
                 Err(error) if hold.try_again(&error).await => parts.push((start, end)),
                 Err(error) => {
-                    let outcome = if error.is_temporary() {
-                        Outcome::Failed
-                    } else {
-                        Outcome::Bug
-                    };
+                    let outcome = if error.is_temporary() { Outcome::Failed } else { Outcome::Bug };
                     tracing::error!(%error, reports = end - start, "a batch was given up");
                     (start..end).for_each(|index| settle(index, outcome.clone()));
                 }

@@ -25,18 +25,13 @@ pub(super) struct Hold {
 impl Hold {
     /// A hold that ends [`HOLD`] after `start`.
     pub(super) fn since(start: Instant) -> Self {
-        Self {
-            deadline: start + HOLD,
-            pause: FIRST_PAUSE,
-        }
+        Self { deadline: start + HOLD, pause: FIRST_PAUSE }
     }
 
     /// How long the next call may take: no longer than the hold, but never so short that a
     /// report which waited long in the queue has no chance at all.
     pub(super) fn limit(&self) -> Duration {
-        self.deadline
-            .duration_since(Instant::now())
-            .clamp(SHORTEST_TRY, LONGEST_TRY)
+        self.deadline.duration_since(Instant::now()).clamp(SHORTEST_TRY, LONGEST_TRY)
     }
 
     /// Waits and returns true when the call may be tried again; false when the error is

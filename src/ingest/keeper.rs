@@ -45,43 +45,22 @@ impl Keeper {
 
     /// True once the bodies are committed; false when they cannot be kept now.
     pub(super) async fn keep(&self, bodies: Vec<RejectedBody>) -> bool {
-        let bytes: usize = bodies
-            .iter()
-            .map(|body| body.body.len() + OVERHEAD_BYTES)
-            .sum();
+        let bytes: usize = bodies.iter().map(|body| body.body.len() + OVERHEAD_BYTES).sum();
         // What is larger than all the room there is takes all of it, and is kept alone.
         let permits = u32::try_from(bytes.min(MAX_WAITING_BYTES)).expect("16 MiB");
         let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(permits) else {
             return false;
         };
         let (kept, answer) = oneshot::channel();
-        let waiting = Waiting {
-            bodies,
-            bytes,
-            kept,
-            room,
-        };
-        let queue = self
-            .queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let waiting = Waiting { bodies, bytes, kept, room };
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(queue) = queue else { return false };
         queue.send(waiting).is_ok() && answer.await.unwrap_or(false)
     }
 
     pub(super) async fn drain(&self) {
-        drop(
-            self.queue
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
-        let running = self
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(running) = running {
             // A panic has been reported by then; there is nothing left to wait for.
             let _ = running.await;

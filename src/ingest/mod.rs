@@ -73,29 +73,18 @@ impl Ingest {
                 Pending::Queued(session_id, outcome) => {
                     // Only a bug drops a report without an outcome.
                     let outcome = outcome.await.unwrap_or(Outcome::Bug);
-                    Answer {
-                        session_id: Some(session_id),
-                        outcome,
-                    }
+                    Answer { session_id: Some(session_id), outcome }
                 }
             };
             if let Outcome::Rejected(rejection) = &answer.outcome {
                 let rejection = rejection.clone();
-                refused.push(RejectedBody {
-                    tenant: tenant.clone(),
-                    at,
-                    rejection,
-                    body,
-                });
+                refused.push(RejectedBody { tenant: tenant.clone(), at, rejection, body });
             }
             answers.push(answer);
         }
         if !refused.is_empty() && !self.keeper.keep(refused).await {
             // A refused body is lost for good, so it is only refused once it is kept.
-            for answer in answers
-                .iter_mut()
-                .filter(|answer| answer.outcome.is_rejected())
-            {
+            for answer in answers.iter_mut().filter(|answer| answer.outcome.is_rejected()) {
                 answer.outcome = Outcome::Failed;
             }
         }
@@ -114,17 +103,8 @@ impl Ingest {
         at: UnixMs,
     ) -> Outcome {
         let outcome = Outcome::Rejected(rejection.clone());
-        let kept = vec![RejectedBody {
-            tenant: tenant.clone(),
-            at,
-            rejection,
-            body,
-        }];
-        let outcome = if self.keeper.keep(kept).await {
-            outcome
-        } else {
-            Outcome::Failed
-        };
+        let kept = vec![RejectedBody { tenant: tenant.clone(), at, rejection, body }];
+        let outcome = if self.keeper.keep(kept).await { outcome } else { Outcome::Failed };
         outcome.count(tenant, &self.metrics);
         outcome
     }
@@ -132,11 +112,7 @@ impl Ingest {
     fn submit(&self, tenant: &Tenant, body: &Bytes, at: UnixMs) -> Pending {
         let parsed = if body.len() > self.max_report_bytes {
             let detail = format!("a report of more than {} bytes", self.max_report_bytes);
-            Err(Rejection {
-                code: Code::PayloadTooLarge,
-                field: "$".to_owned(),
-                detail,
-            })
+            Err(Rejection { code: Code::PayloadTooLarge, field: "$".to_owned(), detail })
         } else {
             report::parse(body)
         };
@@ -151,16 +127,11 @@ impl Ingest {
             }
         };
         let session_id = report.session_id.clone();
-        match self.batcher.submit(Received {
-            tenant: tenant.clone(),
-            report,
-            at,
-        }) {
+        match self.batcher.submit(Received { tenant: tenant.clone(), report, at }) {
             Some(outcome) => Pending::Queued(session_id, outcome),
-            None => Pending::Answered(Answer {
-                session_id: Some(session_id),
-                outcome: Outcome::Busy,
-            }),
+            None => {
+                Pending::Answered(Answer { session_id: Some(session_id), outcome: Outcome::Busy })
+            }
         }
     }
 

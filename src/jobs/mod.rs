@@ -49,11 +49,7 @@ async fn partitions(app: Arc<App>) {
 /// Removes what has outlived its retention, at the start and every day.
 async fn retention(app: Arc<App>) {
     loop {
-        let pause = if run_retention(&app).await {
-            DAY
-        } else {
-            RETRY_RETENTION
-        };
+        let pause = if run_retention(&app).await { DAY } else { RETRY_RETENTION };
         tokio::time::sleep(pause).await;
     }
 }
@@ -64,13 +60,10 @@ pub async fn run_retention(app: &App) -> bool {
     let result = match app.store.prune(now).await {
         Ok(Some(pruned)) => {
             app.metrics.pruned_rows("sessions", pruned.sessions);
-            app.metrics
-                .pruned_rows("session_timeline", pruned.timeline_entries);
+            app.metrics.pruned_rows("session_timeline", pruned.timeline_entries);
             app.metrics.pruned_rows("session_places", pruned.places);
             app.metrics.pruned_rows("rejected_reports", pruned.rejected);
-            app.metrics
-                .dropped_partitions
-                .inc_by(pruned.partitions.len() as u64);
+            app.metrics.dropped_partitions.inc_by(pruned.partitions.len() as u64);
             tracing::info!(
                 partitions = pruned.partitions.len(),
                 sessions = pruned.sessions,

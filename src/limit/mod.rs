@@ -90,23 +90,13 @@ impl Limiter {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 let reset = self.limit.refill() * (limit - remaining.min(limit));
-                Decision {
-                    limit,
-                    remaining,
-                    reset,
-                    retry_after: None,
-                }
+                Decision { limit, remaining, reset, retry_after: None }
             }
             Err(denied) => {
                 let retry_after = denied.wait_time_from(self.clock.now());
                 self.warn(caller);
                 let reset = self.limit.window;
-                Decision {
-                    limit,
-                    remaining: 0,
-                    reset,
-                    retry_after: Some(retry_after),
-                }
+                Decision { limit, remaining: 0, reset, retry_after: Some(retry_after) }
             }
         }
     }
@@ -118,10 +108,7 @@ impl Limiter {
 
     /// Says what the limit means, at most once a minute.
     fn warn(&self, caller: &Caller) {
-        let mut warned_at = self
-            .warned_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut warned_at = self.warned_at.lock().unwrap_or_else(PoisonError::into_inner);
         if warned_at.is_some_and(|at| at.elapsed() < WARN_EVERY) {
             return;
         }
@@ -144,10 +131,7 @@ mod tests {
 
     fn limit(requests: u32, window_sec: u64) -> RateLimit {
         let requests = NonZeroU32::new(requests).expect("not zero");
-        RateLimit {
-            requests,
-            window: Duration::from_secs(window_sec),
-        }
+        RateLimit { requests, window: Duration::from_secs(window_sec) }
     }
 
     #[test]
@@ -156,15 +140,8 @@ mod tests {
         let caller = keys.authenticate(b"k").expect("known");
         let limiter = Limiter::new(limit(3, 3600));
         let decisions: Vec<Decision> = (0..4).map(|_| limiter.take(caller)).collect();
-        assert_eq!(
-            decisions.iter().map(|d| d.remaining).collect::<Vec<_>>(),
-            [2, 1, 0, 0]
-        );
-        assert!(
-            decisions[..3]
-                .iter()
-                .all(|decision| decision.retry_after.is_none())
-        );
+        assert_eq!(decisions.iter().map(|d| d.remaining).collect::<Vec<_>>(), [2, 1, 0, 0]);
+        assert!(decisions[..3].iter().all(|decision| decision.retry_after.is_none()));
         let wait = decisions[3].retry_after.expect("denied");
         assert!(wait > Duration::from_secs(1100) && wait <= Duration::from_mins(20));
         assert_eq!(decisions[2].reset, Duration::from_hours(1));

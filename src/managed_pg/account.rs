@@ -30,23 +30,13 @@ impl Account {
                 .ok()
                 .flatten()
                 .map_or_else(|| meta.uid().to_string(), |user| user.name);
-            return Ok(Some(Self {
-                name,
-                uid: meta.uid(),
-                gid: meta.gid(),
-            }));
+            return Ok(Some(Self { name, uid: meta.uid(), gid: meta.gid() }));
         }
         ["postgres", "nobody"]
             .iter()
             .find_map(|name| User::from_name(name).ok().flatten())
             .filter(|user| !user.uid.is_root())
-            .map(|user| {
-                Some(Self {
-                    name: user.name,
-                    uid: user.uid.as_raw(),
-                    gid: gid(user.gid),
-                })
-            })
+            .map(|user| Some(Self { name: user.name, uid: user.uid.as_raw(), gid: gid(user.gid) }))
             .ok_or(Error::NoAccount)
     }
 
@@ -128,11 +118,7 @@ mod tests {
 
     #[test]
     fn permission_bits_are_read_as_the_kernel_reads_them() {
-        let account = Account {
-            name: "pg".to_owned(),
-            uid: 101,
-            gid: 104,
-        };
+        let account = Account { name: "pg".to_owned(), uid: 101, gid: 104 };
         assert!(!account.may_enter(0o700, 0, 0));
         assert!(account.may_enter(0o711, 0, 0));
         assert!(account.may_enter(0o700, 101, 0));

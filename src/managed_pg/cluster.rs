@@ -63,10 +63,7 @@ pub(super) async fn create(
     let password = password(&layout.superuser_password(), SUPERUSER)?;
     let new = layout.pgdata_new();
     remove_dir_if_there(&new)?;
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&new)
-        .map_err(Error::io("create", &new))?;
+    fs::DirBuilder::new().mode(0o700).create(&new).map_err(Error::io("create", &new))?;
 
     // initdb reads the password itself, so the file must be its user's.
     let pwfile = layout.root.join("initdb.password");
@@ -81,13 +78,7 @@ pub(super) async fn create(
         .arg(&new)
         .arg("--pwfile")
         .arg(&pwfile)
-        .args([
-            "--username",
-            SUPERUSER,
-            "--encoding=UTF8",
-            "--locale=C",
-            "--data-checksums",
-        ])
+        .args(["--username", SUPERUSER, "--encoding=UTF8", "--locale=C", "--data-checksums"])
         .args(["--auth-local=scram-sha-256", "--auth-host=scram-sha-256"])
         .kill_on_drop(true)
         .output()
@@ -178,15 +169,10 @@ mod tests {
     #[test]
     fn a_foreign_directory_is_not_a_cluster() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let layout = Layout {
-            root: dir.path().to_owned(),
-        };
+        let layout = Layout { root: dir.path().to_owned() };
         assert!(matches!(major(&layout), Ok(None)));
         fs::create_dir(layout.pgdata()).expect("created");
-        assert!(
-            matches!(major(&layout), Ok(None)),
-            "an empty one is as good as none"
-        );
+        assert!(matches!(major(&layout), Ok(None)), "an empty one is as good as none");
         fs::create_dir(layout.pgdata()).expect("created");
         fs::write(layout.pgdata().join("photo.jpg"), "x").expect("written");
         assert!(matches!(major(&layout), Err(Error::NotACluster { .. })));

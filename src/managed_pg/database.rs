@@ -29,18 +29,15 @@ pub(super) async fn ensure(layout: &Layout, port: u16) -> Result<SecretString, E
     }
     let path = layout.superuser_password();
     let superuser = cluster::password(&path, SUPERUSER)?;
-    let mut connection = open(port, SUPERUSER, SUPERUSER, &superuser)
-        .await
-        .map_err(|error| match &error {
+    let mut connection =
+        open(port, SUPERUSER, SUPERUSER, &superuser).await.map_err(|error| match &error {
             sqlx::Error::Database(said) if said.code().as_deref() == Some("28P01") => {
                 Error::Password { path }
             }
             _ => Error::Database(error),
         })?;
     // Failing statements go to the log, and the next ones hold a password.
-    sqlx::raw_sql("SET log_min_error_statement = panic")
-        .execute(&mut connection)
-        .await?;
+    sqlx::raw_sql("SET log_min_error_statement = panic").execute(&mut connection).await?;
     let row = sqlx::query(
         "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1), \
          EXISTS (SELECT FROM pg_database WHERE datname = $1)",
@@ -48,11 +45,7 @@ pub(super) async fn ensure(layout: &Layout, port: u16) -> Result<SecretString, E
     .bind(APP)
     .fetch_one(&mut connection)
     .await?;
-    let verb = if row.get::<bool, _>(0) {
-        "ALTER"
-    } else {
-        "CREATE"
-    };
+    let verb = if row.get::<bool, _>(0) { "ALTER" } else { "CREATE" };
     // Not a superuser, so that a hole in the application does not become a shell of the server's
     // user. CREATEROLE, because it makes the read-only role for Grafana.
     let sql = format!(
@@ -60,9 +53,7 @@ pub(super) async fn ensure(layout: &Layout, port: u16) -> Result<SecretString, E
         password.expose_secret()
     );
     // Safe: the names are constants, and the password is ours, in hex.
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(&mut connection)
-        .await?;
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
     if !row.get::<bool, _>(1) {
         // The owner of the database may do as it likes in it, the schema public included.
         sqlx::raw_sql("CREATE DATABASE media3watch OWNER media3watch")

@@ -165,11 +165,7 @@ pub enum Error {
 impl Error {
     /// Names the operation and the path of a failed file operation.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        }
+        move |source| Self::Io { action, path: path.to_owned(), source }
     }
 
     /// Whether a PostgreSQL already on the machine is the answer to this.

@@ -75,9 +75,7 @@ impl Release {
     }
 
     fn url(&self, repository: &str) -> String {
-        let Self {
-            platform, version, ..
-        } = self;
+        let Self { platform, version, .. } = self;
         let artifact = format!("embedded-postgres-binaries-{platform}");
         let repository = repository.trim_end_matches('/');
         format!("{repository}/io/zonky/test/postgres/{artifact}/{version}/{artifact}-{version}.jar")
@@ -117,11 +115,7 @@ pub async fn install(
     let found = download(&url, &jar, on).await?;
     if found != release.sha256 {
         let _ = std::fs::remove_file(&jar);
-        return Err(Error::Checksum {
-            url,
-            expected: release.sha256,
-            found,
-        });
+        return Err(Error::Checksum { url, expected: release.sha256, found });
     }
 
     on(Progress::Extracting);
@@ -175,10 +169,7 @@ enum Failed {
 async fn download(url: &str, to: &Path, on: OnProgress<'_>) -> Result<String, Error> {
     // Fails when the program has set a provider before, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let failed = |reason: String| Error::Download {
-        url: url.to_owned(),
-        reason,
-    };
+    let failed = |reason: String| Error::Download { url: url.to_owned(), reason };
     let client = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(10))
         .read_timeout(Duration::from_secs(30))
@@ -215,11 +206,7 @@ async fn fetch(
         let reason = format!("the server answered {status}");
         let passing = status.is_server_error()
             || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status);
-        return Err(if passing {
-            Failed::Passing(reason)
-        } else {
-            Failed::Final(reason)
-        });
+        return Err(if passing { Failed::Passing(reason) } else { Failed::Final(reason) });
     }
     let total = response.content_length();
     let mut received = 0;
@@ -243,18 +230,9 @@ mod tests {
     #[test]
     fn every_release_is_of_the_one_major_version_and_pinned() {
         for release in &RELEASES {
-            assert!(
-                release.version.starts_with(&format!("{MAJOR}.")),
-                "{}",
-                release.version
-            );
+            assert!(release.version.starts_with(&format!("{MAJOR}.")), "{}", release.version);
             assert_eq!(release.sha256.len(), 64);
-            assert!(
-                release
-                    .sha256
-                    .bytes()
-                    .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-            );
+            assert!(release.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
         }
     }
 

@@ -13,11 +13,7 @@ const OLDEST: u32 = 15;
 /// The directories with a PostgreSQL server on this machine: those on `path` (the value of
 /// `PATH`), then the places where distributions and Homebrew keep them.
 pub fn installed_bin_dirs(path: Option<&OsStr>) -> Vec<PathBuf> {
-    let mut dirs: Vec<PathBuf> = path
-        .map(std::env::split_paths)
-        .into_iter()
-        .flatten()
-        .collect();
+    let mut dirs: Vec<PathBuf> = path.map(std::env::split_paths).into_iter().flatten().collect();
     for (parent, prefix, rest) in [
         ("/usr/lib/postgresql", "", "bin"),
         ("/usr", "pgsql-", "bin"),
@@ -49,10 +45,7 @@ pub fn installed_bin_dirs(path: Option<&OsStr>) -> Vec<PathBuf> {
 
 /// The version of the `postgres` in `bin`, for example 18.6 as `(18, 6)`. Runs it.
 pub(super) async fn version(bin: &Path) -> Result<(u32, u32), Error> {
-    let unusable = |reason: String| Error::Unusable {
-        bin: bin.to_owned(),
-        reason,
-    };
+    let unusable = |reason: String| Error::Unusable { bin: bin.to_owned(), reason };
     let output = command(bin, "postgres", None)
         .arg("--version")
         .output()
@@ -67,21 +60,13 @@ pub(super) async fn version(bin: &Path) -> Result<(u32, u32), Error> {
 
 /// Reads what `postgres --version` prints. A beta has the minor version 0.
 fn parse_version(text: &str) -> Option<(u32, u32)> {
-    let version = text
-        .strip_prefix("postgres (PostgreSQL) ")?
-        .split_whitespace()
-        .next()?;
+    let version = text.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()?;
     let digits = |part: &str| -> Option<u32> {
-        let end = part
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(part.len());
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
         part[..end].parse().ok()
     };
     let mut parts = version.split('.');
-    Some((
-        digits(parts.next()?)?,
-        parts.next().and_then(digits).unwrap_or(0),
-    ))
+    Some((digits(parts.next()?)?, parts.next().and_then(digits).unwrap_or(0)))
 }
 
 /// Finds the binaries for a cluster, and downloads them if need be. `existing` is the major
@@ -106,11 +91,7 @@ pub(super) async fn binaries(
         }
         if existing != MAJOR {
             let pgdata = layout.pgdata();
-            return Err(Error::Version {
-                pgdata,
-                found: existing,
-                built_in: MAJOR,
-            });
+            return Err(Error::Version { pgdata, found: existing, built_in: MAJOR });
         }
     }
     let error = match install::install(&settings.cache_dir, &settings.repository, on).await {
@@ -156,10 +137,7 @@ mod tests {
     fn versions_of_all_packagers_are_read() {
         for (text, version) in [
             ("postgres (PostgreSQL) 18.6\n", Some((18, 6))),
-            (
-                "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n",
-                Some((15, 18)),
-            ),
+            ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n", Some((15, 18))),
             ("postgres (PostgreSQL) 17.5 (Homebrew)\n", Some((17, 5))),
             ("postgres (PostgreSQL) 19beta1\n", Some((19, 0))),
             ("postgres (Other) 1.2\n", None),

@@ -51,9 +51,7 @@ mod tests {
     #[test]
     fn the_second_taker_hears_who_was_first() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let layout = Layout {
-            root: dir.path().to_owned(),
-        };
+        let layout = Layout { root: dir.path().to_owned() };
         let first = Lock::take(&layout).expect("free");
         match Lock::take(&layout) {
             Err(Error::Locked { pid, .. }) => assert_eq!(pid, Some(std::process::id())),

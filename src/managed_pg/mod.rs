@@ -98,11 +98,7 @@ impl ManagedPostgres {
         let lock = Lock::take(&layout)?;
         let pgdata = layout.pgdata();
         let major = cluster::major(&layout)?;
-        let adopted = if major.is_some() {
-            Server::adopt(&layout).await?
-        } else {
-            None
-        };
+        let adopted = if major.is_some() { Server::adopt(&layout).await? } else { None };
         let server = if let Some(server) = adopted {
             server
         } else {
@@ -128,21 +124,13 @@ impl ManagedPostgres {
         };
         let password = database::ensure(&layout, server.port()).await?;
         let psql = psql(&settings.installed);
-        Ok(Self {
-            server,
-            layout,
-            password,
-            psql,
-            _lock: lock,
-        })
+        Ok(Self { server, layout, password, psql, _lock: lock })
     }
 
     /// What a client connects with, as the role `media3watch`, which owns the database.
     pub fn url(&self) -> SecretString {
         let (password, port) = (self.password.expose_secret(), self.port());
-        SecretString::from(format!(
-            "postgresql://{APP}:{password}@127.0.0.1:{port}/{APP}"
-        ))
+        SecretString::from(format!("postgresql://{APP}:{password}@127.0.0.1:{port}/{APP}"))
     }
 
     /// A command line to paste into a shell. It names the password file and no password.
@@ -178,17 +166,11 @@ impl ManagedPostgres {
 fn prepare(data_dir: &Path) -> Result<Layout, Error> {
     if !data_dir.is_dir() {
         fs::create_dir_all(data_dir).map_err(Error::io("create", data_dir))?;
-        let mode = if nix::unistd::Uid::effective().is_root() {
-            0o711
-        } else {
-            0o700
-        };
+        let mode = if nix::unistd::Uid::effective().is_root() { 0o711 } else { 0o700 };
         fs::set_permissions(data_dir, Permissions::from_mode(mode))
             .map_err(Error::io("set the permissions of", data_dir))?;
     }
-    Ok(Layout {
-        root: absolute(data_dir)?,
-    })
+    Ok(Layout { root: absolute(data_dir)? })
 }
 
 /// Without links, as the kernel names it in /proc.

@@ -100,36 +100,18 @@ mod tests {
     fn the_data_dir_follows_the_platform() {
         let home = Some("/home/ada");
         for (given, wanted) in [
-            (
-                dir("linux", true, Some("/root"), Some("/root/x")),
-                Some("/var/lib/media3watch"),
-            ),
-            (
-                dir("linux", false, home, None),
-                Some("/home/ada/.local/share/media3watch"),
-            ),
-            (
-                dir("linux", false, home, Some("/data")),
-                Some("/data/media3watch"),
-            ),
-            (
-                dir("linux", false, home, Some("")),
-                Some("/home/ada/.local/share/media3watch"),
-            ),
-            (
-                dir("linux", false, home, Some("rel")),
-                Some("/home/ada/.local/share/media3watch"),
-            ),
+            (dir("linux", true, Some("/root"), Some("/root/x")), Some("/var/lib/media3watch")),
+            (dir("linux", false, home, None), Some("/home/ada/.local/share/media3watch")),
+            (dir("linux", false, home, Some("/data")), Some("/data/media3watch")),
+            (dir("linux", false, home, Some("")), Some("/home/ada/.local/share/media3watch")),
+            (dir("linux", false, home, Some("rel")), Some("/home/ada/.local/share/media3watch")),
             (dir("linux", false, None, None), None),
             (dir("linux", false, Some(""), None), None),
             (
                 dir("macos", false, Some("/Users/ada"), Some("/data")),
                 Some("/Users/ada/Library/Application Support/media3watch"),
             ),
-            (
-                dir("macos", true, None, None),
-                Some("/Library/Application Support/media3watch"),
-            ),
+            (dir("macos", true, None, None), Some("/Library/Application Support/media3watch")),
         ] {
             assert_eq!(given.as_deref(), wanted);
         }

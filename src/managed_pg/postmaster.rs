@@ -60,12 +60,7 @@ fn is_alive(pid: i32) -> bool {
 }
 
 fn parse_pid(text: &str) -> Option<i32> {
-    text.lines()
-        .next()?
-        .trim()
-        .parse()
-        .ok()
-        .filter(|pid| *pid > 1)
+    text.lines().next()?.trim().parse().ok().filter(|pid| *pid > 1)
 }
 
 /// The lines are: pid, data directory, start time, port, socket directory, address, shared
@@ -74,10 +69,7 @@ fn parse(text: &str) -> Option<Postmaster> {
     let mut lines = text.lines().skip(3);
     Some(Postmaster {
         pid: parse_pid(text)?,
-        port: lines
-            .next()
-            .and_then(|line| line.trim().parse().ok())
-            .unwrap_or(0),
+        port: lines.next().and_then(|line| line.trim().parse().ok()).unwrap_or(0),
         ready: lines.nth(3).is_some_and(|line| line.trim() == "ready"),
     })
 }
@@ -113,10 +105,7 @@ mod tests {
     fn the_file_is_read_at_every_stage() {
         let at = |text: &str| parse(text).map(|p| (p.pid, p.port, p.ready));
         assert_eq!(at(READY), Some((4711, 20123, true)));
-        assert_eq!(
-            at(&READY.replace("ready   ", "starting")),
-            Some((4711, 20123, false))
-        );
+        assert_eq!(at(&READY.replace("ready   ", "starting")), Some((4711, 20123, false)));
         assert_eq!(at("4711\n/d/pgdata\n1700000000\n"), Some((4711, 0, false)));
         assert_eq!(at(""), None);
         // Zero and negative numbers would signal whole process groups.

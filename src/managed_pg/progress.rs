@@ -47,9 +47,7 @@ impl Reporter {
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
                 .with_style(ProgressStyle::default_spinner())
         });
-        Self {
-            state: Mutex::new(State { bar, last: None }),
-        }
+        Self { state: Mutex::new(State { bar, last: None }) }
     }
 
     /// Shows one step.
@@ -123,21 +121,10 @@ fn finished(progress: Progress) -> bool {
 fn line(progress: Progress) -> String {
     let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
     match progress {
-        Progress::Downloading {
-            received,
-            total: Some(total),
-        } => {
-            format!(
-                "{}: {:.1} of {:.1} MiB",
-                text(progress),
-                mib(received),
-                mib(total)
-            )
+        Progress::Downloading { received, total: Some(total) } => {
+            format!("{}: {:.1} of {:.1} MiB", text(progress), mib(received), mib(total))
         }
-        Progress::Downloading {
-            received,
-            total: None,
-        } => {
+        Progress::Downloading { received, total: None } => {
             format!("{}: {:.1} MiB", text(progress), mib(received))
         }
         _ => text(progress).to_owned(),
@@ -151,10 +138,7 @@ mod tests {
     #[test]
     fn lines_tell_how_far_a_download_is() {
         let at = |received, total| line(Progress::Downloading { received, total });
-        assert_eq!(
-            at(1_572_864, Some(15_119_738)),
-            "downloading PostgreSQL: 1.5 of 14.4 MiB"
-        );
+        assert_eq!(at(1_572_864, Some(15_119_738)), "downloading PostgreSQL: 1.5 of 14.4 MiB");
         assert_eq!(at(1_572_864, None), "downloading PostgreSQL: 1.5 MiB");
         assert_eq!(line(Progress::Starting), "starting PostgreSQL");
     }

@@ -52,20 +52,10 @@ impl Server {
             if found.ready {
                 let Postmaster { pid, port, .. } = found;
                 tracing::info!(pid, port, "adopted a running postgres");
-                return Ok(Some(Self {
-                    pgdata,
-                    pid,
-                    port,
-                    child: None,
-                    stopped: false,
-                }));
+                return Ok(Some(Self { pgdata, pid, port, child: None, stopped: false }));
             }
             if Instant::now() >= deadline {
-                return Err(start_failed(
-                    layout,
-                    0,
-                    "a running one is neither up nor down",
-                ));
+                return Err(start_failed(layout, 0, "a running one is neither up nor down"));
             }
             sleep(POLL).await;
         }
@@ -120,18 +110,9 @@ impl Server {
             .spawn()
             .map_err(Error::io("run", &bin.join("postgres")))?;
         let deadline = Instant::now() + START_WITHIN;
-        let pid = child
-            .id()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .unwrap_or_default();
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
         let gone = child.try_wait();
-        let mut server = Self {
-            pgdata,
-            pid,
-            port,
-            child: Some(child),
-            stopped: false,
-        };
+        let mut server = Self { pgdata, pid, port, child: Some(child), stopped: false };
         if let Ok(Some(status)) = gone {
             server.stopped = true;
             return Err(start_failed(layout, log_start, &status.to_string()));
@@ -157,10 +138,9 @@ impl Server {
     /// when that takes too long, at once: the next start then recovers from the log.
     pub(super) async fn stop(mut self) -> Result<(), Error> {
         self.stopped = true;
-        for (how, within) in [
-            (Signal::SIGINT, STOP_WITHIN),
-            (Signal::SIGQUIT, Duration::from_secs(10)),
-        ] {
+        for (how, within) in
+            [(Signal::SIGINT, STOP_WITHIN), (Signal::SIGQUIT, Duration::from_secs(10))]
+        {
             signal(self.pid, how);
             if tokio::time::timeout(within, self.gone()).await.is_ok() {
                 tracing::info!(pid = self.pid, "postgres stopped");
@@ -168,10 +148,7 @@ impl Server {
             }
             tracing::warn!(pid = self.pid, signal = %how, "postgres did not stop in time");
         }
-        Err(Error::Stop {
-            pid: self.pid,
-            seconds: STOP_WITHIN.as_secs(),
-        })
+        Err(Error::Stop { pid: self.pid, seconds: STOP_WITHIN.as_secs() })
     }
 
     async fn gone(&mut self) {
@@ -198,9 +175,8 @@ impl Drop for Server {
 fn choose_port(layout: &Layout) -> Result<u16, Error> {
     let path = layout.port();
     let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
-    let before: Option<u16> = fs::read_to_string(&path)
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let before: Option<u16> =
+        fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
     if let Some(port) = before.filter(|port| free(*port).is_some()) {
         return Ok(port);
     }
@@ -210,11 +186,7 @@ fn choose_port(layout: &Layout) -> Result<u16, Error> {
         .or_else(|| Some(free(0)?.local_addr().ok()?.port()))
         .unwrap_or(PORTS.start);
     if let Some(before) = before {
-        tracing::warn!(
-            before,
-            port,
-            "the port of last time is taken, using another"
-        );
+        tracing::warn!(before, port, "the port of last time is taken, using another");
     }
     fs::write(&path, format!("{port}\n")).map_err(Error::io("write", &path))?;
     Ok(port)
@@ -240,11 +212,7 @@ fn open_log(layout: &Layout) -> Result<(File, u64), Error> {
 fn start_failed(layout: &Layout, log_start: u64, reason: &str) -> Error {
     let log = layout.log();
     let tail = tail(&log, log_start).unwrap_or_else(|error| format!("(unreadable: {error})"));
-    Error::Start {
-        reason: reason.to_owned(),
-        log,
-        tail,
-    }
+    Error::Start { reason: reason.to_owned(), log, tail }
 }
 
 /// The last lines after `from`, at most 20 of them and 8 KiB.
@@ -266,9 +234,7 @@ mod tests {
     #[test]
     fn the_port_is_kept_while_it_is_free() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let layout = Layout {
-            root: dir.path().to_owned(),
-        };
+        let layout = Layout { root: dir.path().to_owned() };
         let first = choose_port(&layout).expect("a port");
         assert_eq!(choose_port(&layout).expect("a port"), first);
         let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, first)).expect("free");

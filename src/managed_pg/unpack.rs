@@ -11,10 +11,7 @@ use super::error::{Error, chain};
 pub(super) fn unpack(jar: &Path, into: &Path) -> Result<(), Error> {
     remove_dir_if_there(into)?;
     fs::create_dir(into).map_err(Error::io("create", into))?;
-    let broken = |reason: String| Error::Archive {
-        path: jar.to_owned(),
-        reason,
-    };
+    let broken = |reason: String| Error::Archive { path: jar.to_owned(), reason };
     let file = File::open(jar).map_err(Error::io("open", jar))?;
     let mut zip =
         zip::ZipArchive::new(BufReader::new(file)).map_err(|error| broken(chain(&error)))?;

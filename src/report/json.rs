@@ -42,10 +42,7 @@ impl Cleaned<'_> {
 /// Grammar is left to the parser that follows.
 pub(super) fn clean(body: &[u8]) -> Result<Cleaned<'_>, Rejection> {
     let text = std::str::from_utf8(body).map_err(|error| {
-        Rejection::invalid(
-            "$",
-            format!("not valid UTF-8 at byte {}", error.valid_up_to()),
-        )
+        Rejection::invalid("$", format!("not valid UTF-8 at byte {}", error.valid_up_to()))
     })?;
     let mut unstorable = Vec::new();
     let mut depth = 0_usize;
@@ -82,18 +79,14 @@ pub(super) fn clean(body: &[u8]) -> Result<Cleaned<'_>, Rejection> {
         }
     }
     if unstorable.is_empty() {
-        return Ok(Cleaned {
-            text: Cow::Borrowed(text),
-        });
+        return Ok(Cleaned { text: Cow::Borrowed(text) });
     }
     let mut bytes = body.to_vec();
     for at in unstorable {
         bytes[at..at + REPLACEMENT.len()].copy_from_slice(REPLACEMENT);
     }
     let text = String::from_utf8(bytes).expect("ASCII escapes replaced by ASCII escapes");
-    Ok(Cleaned {
-        text: Cow::Owned(text),
-    })
+    Ok(Cleaned { text: Cow::Owned(text) })
 }
 
 /// Index after the closing quote (or the end of the text); notes escapes to replace.
@@ -131,26 +124,20 @@ fn unicode_escape(body: &[u8], at: usize) -> Option<u16> {
 
 fn end_of_number(body: &[u8], start: usize) -> usize {
     let is_part = |b: &u8| matches!(b, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
-    body[start..]
-        .iter()
-        .position(|b| !is_part(b))
-        .map_or(body.len(), |length| start + length)
+    body[start..].iter().position(|b| !is_part(b)).map_or(body.len(), |length| start + length)
 }
 
 /// The decimal exponent of a number, without its sign; 0 where it has none.
 fn exponent(literal: &[u8]) -> Result<u32, String> {
     if literal.len() > MAX_NUMBER_CHARS {
-        return Err(format!(
-            "a number of more than {MAX_NUMBER_CHARS} characters"
-        ));
+        return Err(format!("a number of more than {MAX_NUMBER_CHARS} characters"));
     }
     let Some(e) = literal.iter().position(|b| matches!(b, b'e' | b'E')) else {
         return Ok(0);
     };
     let digits = literal[e + 1..].iter().filter(|b| b.is_ascii_digit());
-    let exponent = digits.fold(0_u32, |value, b| {
-        value.saturating_mul(10).saturating_add(u32::from(b - b'0'))
-    });
+    let exponent =
+        digits.fold(0_u32, |value, b| value.saturating_mul(10).saturating_add(u32::from(b - b'0')));
     if exponent > MAX_EXPONENT {
         return Err(format!("a number with an exponent beyond ±{MAX_EXPONENT}"));
     }
@@ -254,20 +241,14 @@ pub fn split_array(body: &[u8], most: usize) -> Result<Split<'_>, Rejection> {
         }
         at += 1;
     }
-    Err(Rejection::invalid(
-        "$",
-        "the array of reports is not closed",
-    ))
+    Err(Rejection::invalid("$", "the array of reports is not closed"))
 }
 
 /// Splits NDJSON into its lines, one more than `most` at most; blank lines are left out.
 #[must_use]
 pub fn split_lines(body: &[u8], most: usize) -> Split<'_> {
     let lines = body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
-    lines
-        .filter(|line| !line.is_empty())
-        .take(most + 1)
-        .collect()
+    lines.filter(|line| !line.is_empty()).take(most + 1).collect()
 }
 
 #[cfg(test)]
@@ -282,14 +263,8 @@ mod tests {
     fn unstorable_escapes_become_replacement_characters() {
         assert_eq!(cleaned(r#"{"a":"x\u0000y"}"#), r#"{"a":"x\ufffdy"}"#);
         assert_eq!(cleaned(r#"{"a":"\ud800"}"#), r#"{"a":"\ufffd"}"#);
-        assert_eq!(
-            cleaned(r#"{"a":"\udc00\ud83d\ude00"}"#),
-            r#"{"a":"\ufffd\ud83d\ude00"}"#
-        );
-        assert_eq!(
-            cleaned(r#"{"a":"\ud800\ud800\udc00"}"#),
-            r#"{"a":"\ufffd\ud800\udc00"}"#
-        );
+        assert_eq!(cleaned(r#"{"a":"\udc00\ud83d\ude00"}"#), r#"{"a":"\ufffd\ud83d\ude00"}"#);
+        assert_eq!(cleaned(r#"{"a":"\ud800\ud800\udc00"}"#), r#"{"a":"\ufffd\ud800\udc00"}"#);
     }
 
     #[test]
@@ -311,10 +286,7 @@ mod tests {
     fn many_numbers_that_blow_up_are_refused_together() {
         let report = |count| format!(r#"{{"n":[{}]}}"#, vec!["1e300"; count].join(","));
         assert!(clean(report(3_333).as_bytes()).is_ok());
-        assert_eq!(
-            clean(report(3_334).as_bytes()).expect_err("refused").field,
-            "$.n[3333]"
-        );
+        assert_eq!(clean(report(3_334).as_bytes()).expect_err("refused").field, "$.n[3333]");
     }
 
     #[test]
@@ -330,10 +302,7 @@ mod tests {
     #[test]
     fn arrays_split_without_parsing() {
         let split = split_array(br#" [ {"a":"],["} , 2,{"b":[1,2]},broken ] "#, 10).expect("split");
-        assert_eq!(
-            split,
-            [&br#"{"a":"],["}"#[..], b"2", br#"{"b":[1,2]}"#, b"broken"]
-        );
+        assert_eq!(split, [&br#"{"a":"],["}"#[..], b"2", br#"{"b":[1,2]}"#, b"broken"]);
         assert_eq!(split_array(b"[]", 10).expect("empty"), Vec::<&[u8]>::new());
         assert_eq!(split_array(b"[1,]", 10).expect("trailing comma").len(), 2);
         for open in [&b"[{}"[..], b"{}", b"", b"[{}] x", b"[\"a]"] {

@@ -10,19 +10,13 @@ impl UnixMs {
     /// This moment plus a duration, saturating.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// This moment minus a duration, saturating.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 }
 
@@ -36,10 +30,7 @@ impl From<SystemTime> for UnixMs {
 /// One validated session report of any SDK generation. Times are in milliseconds; `None` is
 /// "not reported". Numbers fit their columns; texts fit their columns and are storable.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    missing_docs,
-    reason = "each field is the column of the same name, see the schema"
-)]
+#[expect(missing_docs, reason = "each field is the column of the same name, see the schema")]
 pub struct SessionReport {
     pub session_id: String,
     /// The report's own clock: the version for newer-wins.
@@ -118,13 +109,8 @@ pub enum PlaybackState {
 
 impl PlaybackState {
     /// All states, for messages and decoding.
-    pub const ALL: [Self; 5] = [
-        Self::Idle,
-        Self::Buffering,
-        Self::Playing,
-        Self::Paused,
-        Self::Ended,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Idle, Self::Buffering, Self::Playing, Self::Paused, Self::Ended];
 
     /// The name on the wire and in the database.
     #[must_use]

@@ -32,8 +32,7 @@ impl Retention {
 
     /// The earliest moment at which a session is believed to have begun.
     fn earliest_believable(self, now: UnixMs) -> UnixMs {
-        self.cutoff(now)
-            .map_or(EARLIEST, |cutoff| cutoff.max(EARLIEST))
+        self.cutoff(now).map_or(EARLIEST, |cutoff| cutoff.max(EARLIEST))
     }
 }
 
@@ -54,15 +53,9 @@ impl Place {
         let claim = report.started_at.unwrap_or(report.reported_at);
         let believable = retention.earliest_believable(received)..=received.plus(MAX_AHEAD);
         if believable.contains(&claim) {
-            return Self {
-                timestamp: claim,
-                clock_skew_ms: None,
-            };
+            return Self { timestamp: claim, clock_skew_ms: None };
         }
-        Self {
-            timestamp: received,
-            clock_skew_ms: Some(received.0.saturating_sub(claim.0)),
-        }
+        Self { timestamp: received, clock_skew_ms: Some(received.0.saturating_sub(claim.0)) }
     }
 }
 
@@ -84,17 +77,8 @@ mod tests {
     #[test]
     fn start_wins_over_timestamp() {
         let placed = place(NOW.0, Some("2026-11-18T11:06:40.000Z"), 90);
-        assert_eq!(
-            placed,
-            Place {
-                timestamp: UnixMs(1_795_000_000_000),
-                clock_skew_ms: None
-            }
-        );
-        assert_eq!(
-            place(NOW.0 - 5, Some("null"), 90).timestamp,
-            UnixMs(NOW.0 - 5)
-        );
+        assert_eq!(placed, Place { timestamp: UnixMs(1_795_000_000_000), clock_skew_ms: None });
+        assert_eq!(place(NOW.0 - 5, Some("null"), 90).timestamp, UnixMs(NOW.0 - 5));
     }
 
     #[test]
@@ -102,21 +86,9 @@ mod tests {
         let minute = 60_000;
         assert_eq!(place(NOW.0 + 10 * minute, None, 90).clock_skew_ms, None);
         let ahead = place(NOW.0 + 10 * minute + 1, None, 90);
-        assert_eq!(
-            ahead,
-            Place {
-                timestamp: NOW,
-                clock_skew_ms: Some(-10 * minute - 1)
-            }
-        );
+        assert_eq!(ahead, Place { timestamp: NOW, clock_skew_ms: Some(-10 * minute - 1) });
         let old = place(86_400_123, None, 90);
-        assert_eq!(
-            old,
-            Place {
-                timestamp: NOW,
-                clock_skew_ms: Some(NOW.0 - 86_400_123)
-            }
-        );
+        assert_eq!(old, Place { timestamp: NOW, clock_skew_ms: Some(NOW.0 - 86_400_123) });
         assert_eq!(place(i64::MAX, None, 90).timestamp, NOW);
     }
 

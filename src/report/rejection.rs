@@ -39,11 +39,7 @@ pub struct Rejection {
 impl Rejection {
     /// A rejection with code [`Code::InvalidSchema`].
     pub fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
-            code: Code::InvalidSchema,
-            field: field.into(),
-            detail: detail.into(),
-        }
+        Self { code: Code::InvalidSchema, field: field.into(), detail: detail.into() }
     }
 }
 

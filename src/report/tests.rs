@@ -25,35 +25,17 @@ fn refused(members: &str) -> String {
 
 #[test]
 fn numbers_are_taken_up_to_their_bounds() {
-    assert_eq!(
-        accepted(r#""playTimeMs":9007199254740991"#).play_time_ms,
-        Some((1 << 53) - 1)
-    );
-    assert_eq!(
-        accepted(r#""errorCount":2147483647.0"#).error_count,
-        Some(i32::MAX)
-    );
+    assert_eq!(accepted(r#""playTimeMs":9007199254740991"#).play_time_ms, Some((1 << 53) - 1));
+    assert_eq!(accepted(r#""errorCount":2147483647.0"#).error_count, Some(i32::MAX));
     assert_eq!(accepted(r#""rebufferCount":-0"#).rebuffer_count, Some(0));
-    assert_eq!(
-        accepted(r#""meanVideoFormatBitrate":4600999"#).avg_bitrate_kbps,
-        Some(4600)
-    );
+    assert_eq!(accepted(r#""meanVideoFormatBitrate":4600999"#).avg_bitrate_kbps, Some(4600));
     assert_eq!(
         refused(r#""errorCount":2147483648"#),
         "$.errorCount: out of range, expected 0 to 2147483647"
     );
-    assert_eq!(
-        refused(r#""playTimeMs":1.5"#),
-        "$.playTimeMs: expected a whole number"
-    );
-    assert_eq!(
-        refused(r#""playTimeMs":"1""#),
-        "$.playTimeMs: expected a number, found a string"
-    );
-    assert_eq!(
-        refused(r#""timestamp":0"#),
-        "$.timestamp: out of range, expected at least 1"
-    );
+    assert_eq!(refused(r#""playTimeMs":1.5"#), "$.playTimeMs: expected a whole number");
+    assert_eq!(refused(r#""playTimeMs":"1""#), "$.playTimeMs: expected a number, found a string");
+    assert_eq!(refused(r#""timestamp":0"#), "$.timestamp: out of range, expected at least 1");
 }
 
 #[test]
@@ -64,11 +46,7 @@ fn what_is_unset_is_none() {
         ));
         assert_eq!(report.avg_bitrate_kbps, None);
         assert_eq!(
-            (
-                report.seek_count,
-                report.seek_time_ms,
-                report.dropped_frames
-            ),
+            (report.seek_count, report.seek_time_ms, report.dropped_frames),
             (None, None, None)
         );
     }
@@ -81,10 +59,7 @@ fn the_field_of_its_own_generation_comes_first() {
         r#""avgBitrateKbps":1,"meanVideoFormatBitrate":2000,"droppedFrames":3,"totalDroppedFrames":4,
            "device":{"model":"a","osVersion":"14"},"deviceModel":"b","osVersion":34"#,
     );
-    assert_eq!(
-        (report.avg_bitrate_kbps, report.dropped_frames),
-        (Some(1), Some(3))
-    );
+    assert_eq!((report.avg_bitrate_kbps, report.dropped_frames), (Some(1), Some(3)));
     assert_eq!(report.device_model.as_deref(), Some("a"));
     assert_eq!(report.os_version.as_deref(), Some("14"));
 }
@@ -105,24 +80,16 @@ fn ratios_fit_a_real() {
 
 #[test]
 fn ids_are_counted_in_characters() {
-    for (id, is_valid) in [
-        ("é".repeat(128), true),
-        ("é".repeat(129), false),
-        (" ".repeat(3), false),
-    ] {
+    for (id, is_valid) in
+        [("é".repeat(128), true), ("é".repeat(129), false), (" ".repeat(3), false)]
+    {
         let body = format!(r#"{{"sessionId":"{id}","timestamp":1}}"#);
         assert_eq!(parse(body.as_bytes()).is_ok(), is_valid, "{id}");
         assert_eq!(peek_session_id(body.as_bytes()).is_some(), is_valid, "{id}");
     }
     let refused = br#"{"sessionId":"s","timestamp":-1}"#;
     assert_eq!(peek_session_id(refused).as_deref(), Some("s"));
-    for nothing in [
-        &b""[..],
-        b"\xff",
-        b"[]",
-        b"{\"sessionId\":1}",
-        b"{\"sessionId\":\"s\"",
-    ] {
+    for nothing in [&b""[..], b"\xff", b"[]", b"{\"sessionId\":1}", b"{\"sessionId\":\"s\""] {
         assert_eq!(peek_session_id(nothing), None);
     }
 }
@@ -132,27 +99,15 @@ fn starts_are_moments_with_an_offset() {
     let start = |text: &str| {
         with(&format!("\"sessionStartDateIso\":{text}")).map(|report| report.started_at)
     };
-    for same in [
-        "2026-02-14T10:30:00.000Z",
-        "2026-02-14T11:30:00+01:00",
-        "2026-02-14T10:30:00.0009Z",
-    ] {
-        assert_eq!(
-            start(&format!("\"{same}\"")),
-            Ok(Some(UnixMs(1_771_065_000_000))),
-            "{same}"
-        );
+    for same in
+        ["2026-02-14T10:30:00.000Z", "2026-02-14T11:30:00+01:00", "2026-02-14T10:30:00.0009Z"]
+    {
+        assert_eq!(start(&format!("\"{same}\"")), Ok(Some(UnixMs(1_771_065_000_000))), "{same}");
     }
     for absent in ["null", "\"null\"", "\" null \""] {
         assert_eq!(start(absent), Ok(None));
     }
-    for wrong in [
-        "\"\"",
-        "\"2026-02-14T10:30:00\"",
-        "\"2026-02-14\"",
-        "0",
-        "\"now\"",
-    ] {
+    for wrong in ["\"\"", "\"2026-02-14T10:30:00\"", "\"2026-02-14\"", "0", "\"now\""] {
         assert!(start(wrong).is_err(), "{wrong}");
     }
 }
@@ -217,9 +172,7 @@ fn any_bytes_are_refused_or_accepted_for_good() {
     let mut rng = StdRng::seed_from_u64(7);
     let mut passed = 0;
     for round in 0..10_000 {
-        let mut bytes = if round % 2 == 0 { FULL } else { TIMELINE }
-            .as_bytes()
-            .to_vec();
+        let mut bytes = if round % 2 == 0 { FULL } else { TIMELINE }.as_bytes().to_vec();
         for _ in 0..rng.random_range(1..4) {
             let at = rng.random_range(0..bytes.len());
             let piece = PIECES[rng.random_range(0..PIECES.len())];
@@ -249,25 +202,14 @@ fn any_bytes_are_refused_or_accepted_for_good() {
 #[test]
 fn batches_split_into_what_they_were_made_of() {
     let mut rng = StdRng::seed_from_u64(7);
-    let items = [
-        r#"{"a":"],[\""}"#,
-        "[1,[2]]",
-        "\"x,y\"",
-        "12",
-        "nul",
-        r#"{"\\":{}}"#,
-        "{\"a\":1]",
-    ];
+    let items =
+        [r#"{"a":"],[\""}"#, "[1,[2]]", "\"x,y\"", "12", "nul", r#"{"\\":{}}"#, "{\"a\":1]"];
     for _ in 0..1_000 {
-        let picked: Vec<&str> = (0..rng.random_range(0..8))
-            .map(|_| items[rng.random_range(0..items.len())])
-            .collect();
+        let picked: Vec<&str> =
+            (0..rng.random_range(0..8)).map(|_| items[rng.random_range(0..items.len())]).collect();
         let expected: Vec<&[u8]> = picked.iter().map(|item| item.as_bytes()).collect();
         let array = format!("[{}]", picked.join(" , "));
-        assert_eq!(
-            split_array(array.as_bytes(), 1_000).expect("an array"),
-            expected
-        );
+        assert_eq!(split_array(array.as_bytes(), 1_000).expect("an array"), expected);
         let lines = picked.join(["\n", "\r\n", "\n\n"][rng.random_range(0..3)]);
         assert_eq!(split_lines(lines.as_bytes(), 1_000), expected);
     }

@@ -33,18 +33,11 @@ pub(super) fn validate(
     let started_at = session_start(&report.session_start)?;
     let session_duration_ms = large("$.sessionDurationMs", &report.session_duration_ms)?;
     if session_duration_ms == Some(0) {
-        return Err(Rejection::invalid(
-            "$.sessionDurationMs",
-            "expected more than 0",
-        ));
+        return Err(Rejection::invalid("$.sessionDurationMs", "expected more than 0"));
     }
     let device = object("$.device", &report.device)?;
     let app = object("$.app", &report.app)?;
-    let Device {
-        model,
-        os,
-        os_version,
-    } = device.unwrap_or(&NO_DEVICE);
+    let Device { model, os, os_version } = device.unwrap_or(&NO_DEVICE);
     let AppInfo { name, version } = app.unwrap_or(&NO_APP);
 
     let own_bitrate = count("$.avgBitrateKbps", &report.avg_bitrate_kbps)?;
@@ -92,15 +85,9 @@ pub(super) fn validate(
     })
 }
 
-static NO_DEVICE: Device<'static> = Device {
-    model: Value::Unset,
-    os: Value::Unset,
-    os_version: Value::Unset,
-};
-static NO_APP: AppInfo<'static> = AppInfo {
-    name: Value::Unset,
-    version: Value::Unset,
-};
+static NO_DEVICE: Device<'static> =
+    Device { model: Value::Unset, os: Value::Unset, os_version: Value::Unset };
+static NO_APP: AppInfo<'static> = AppInfo { name: Value::Unset, version: Value::Unset };
 
 fn wrong_type(path: &str, expected: &str, found: &str) -> Rejection {
     Rejection::invalid(path, format!("expected {expected}, found {found}"))
@@ -112,19 +99,12 @@ fn schema_version(value: &Value<'_>) -> Result<(), Rejection> {
         Value::Unset => return Ok(()),
         Value::Text(version) => version,
         other => {
-            return Err(wrong_type(
-                path,
-                "a version such as \"1.0.0\"",
-                other.kind(),
-            ));
+            return Err(wrong_type(path, "a version such as \"1.0.0\"", other.kind()));
         }
     };
     let major = version.split('.').next().unwrap_or_default();
     if major.is_empty() || !major.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(Rejection::invalid(
-            path,
-            "expected a version such as \"1.0.0\"",
-        ));
+        return Err(Rejection::invalid(path, "expected a version such as \"1.0.0\""));
     }
     if major.trim_start_matches('0') != "1" {
         return Err(Rejection {
@@ -221,11 +201,7 @@ fn large(path: &str, value: &Value<'_>) -> Result<Option<i64>, Rejection> {
 
 /// As [`large`], for the `total…` fields in which old SDKs send -1 for unset.
 fn large_total(path: &str, value: &Value<'_>) -> Result<Option<i64>, Rejection> {
-    if is_unset(value) {
-        Ok(None)
-    } else {
-        large(path, value)
-    }
+    if is_unset(value) { Ok(None) } else { large(path, value) }
 }
 
 fn count(path: &str, value: &Value<'_>) -> Result<Option<i32>, Rejection> {
@@ -235,11 +211,7 @@ fn count(path: &str, value: &Value<'_>) -> Result<Option<i32>, Rejection> {
 
 /// As [`count`], for the `total…` fields in which old SDKs send -1 for unset.
 fn count_total(path: &str, value: &Value<'_>) -> Result<Option<i32>, Rejection> {
-    if is_unset(value) {
-        Ok(None)
-    } else {
-        count(path, value)
-    }
+    if is_unset(value) { Ok(None) } else { count(path, value) }
 }
 
 #[expect(clippy::float_cmp, reason = "-1.0 is exact")]
@@ -293,10 +265,7 @@ fn text_or_number(path: &str, value: &Value<'_>) -> Result<Option<String>, Rejec
 
 /// The text as its column holds it.
 fn cut(text: &str) -> String {
-    let end = text
-        .char_indices()
-        .nth(MAX_COLUMN_CHARS)
-        .map_or(text.len(), |(end, _)| end);
+    let end = text.char_indices().nth(MAX_COLUMN_CHARS).map_or(text.len(), |(end, _)| end);
     text[..end].to_owned()
 }
 
@@ -308,13 +277,9 @@ fn one_of(
 ) -> Result<Option<&'static str>, Rejection> {
     match value {
         Value::Unset => Ok(None),
-        Value::Text(text) => Ok(Some(
-            known
-                .iter()
-                .find(|name| **name == text.as_ref())
-                .copied()
-                .unwrap_or(UNKNOWN),
-        )),
+        Value::Text(text) => {
+            Ok(Some(known.iter().find(|name| **name == text.as_ref()).copied().unwrap_or(UNKNOWN)))
+        }
         other => Err(wrong_type(path, "a string", other.kind())),
     }
 }
@@ -334,18 +299,10 @@ fn timeline(report: &Report<'_>) -> Result<Vec<TimelineEntry>, Rejection> {
         Shaped::Other(kind) => return Err(wrong_type("$.timelineEvents", "an array", kind)),
     };
     if entries.total > MAX_TIMELINE_ENTRIES {
-        let detail = format!(
-            "{} entries, at most {MAX_TIMELINE_ENTRIES} allowed",
-            entries.total
-        );
+        let detail = format!("{} entries, at most {MAX_TIMELINE_ENTRIES} allowed", entries.total);
         return Err(Rejection::invalid("$.timelineEvents", detail));
     }
-    entries
-        .kept
-        .iter()
-        .enumerate()
-        .map(|(index, entry)| timeline_entry(index, entry))
-        .collect()
+    entries.kept.iter().enumerate().map(|(index, entry)| timeline_entry(index, entry)).collect()
 }
 
 fn timeline_entry(
@@ -354,9 +311,7 @@ fn timeline_entry(
 ) -> Result<TimelineEntry, Rejection> {
     // Paths are built for errors only: there may be 500 entries.
     let within = |rejection: Rejection| Rejection {
-        field: rejection
-            .field
-            .replacen('$', &format!("$.timelineEvents[{index}]"), 1),
+        field: rejection.field.replacen('$', &format!("$.timelineEvents[{index}]"), 1),
         ..rejection
     };
     let read = || {
@@ -389,11 +344,8 @@ fn playback_state(value: &Value<'_>) -> Result<PlaybackState, Rejection> {
         Value::Unset => return Err(Rejection::invalid(path, "is required")),
         other => return Err(wrong_type(path, "a string", other.kind())),
     };
-    PlaybackState::ALL
-        .into_iter()
-        .find(|state| state.as_str() == text)
-        .ok_or_else(|| {
-            let known = PlaybackState::ALL.map(PlaybackState::as_str).join(", ");
-            Rejection::invalid(path, format!("unknown state, expected one of {known}"))
-        })
+    PlaybackState::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
+        let known = PlaybackState::ALL.map(PlaybackState::as_str).join(", ");
+        Rejection::invalid(path, format!("unknown state, expected one of {known}"))
+    })
 }

@@ -154,10 +154,9 @@ pub(super) fn decode(text: &str) -> Result<Report<'_>, Rejection> {
     match serde_json::from_str::<Shaped<Report<'_>>>(text) {
         Ok(Shaped::Is(report)) => Ok(report),
         Ok(Shaped::Unset) => Err(Rejection::invalid("$", "expected an object, found null")),
-        Ok(Shaped::Other(kind)) => Err(Rejection::invalid(
-            "$",
-            format!("expected an object, found {kind}"),
-        )),
+        Ok(Shaped::Other(kind)) => {
+            Err(Rejection::invalid("$", format!("expected an object, found {kind}")))
+        }
         Err(error) => Err(syntax_error(text, &error)),
     }
 }
@@ -170,11 +169,8 @@ fn syntax_error(text: &str, error: &serde_json::Error) -> Rejection {
         let field = path_at(text, text.len());
         return Rejection::invalid(field, format!("not valid JSON: {error}"));
     }
-    let line_start: usize = text
-        .split_inclusive('\n')
-        .take(error.line().saturating_sub(1))
-        .map(str::len)
-        .sum();
+    let line_start: usize =
+        text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
     let field = path_at(text, line_start + error.column().saturating_sub(1));
     Rejection::invalid(field, format!("not valid JSON: {error}"))
 }

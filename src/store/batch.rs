@@ -32,18 +32,12 @@ pub(super) fn group(batch: &[Received]) -> Vec<Group> {
         .iter()
         .enumerate()
         .map(|(index, received)| {
-            (
-                session_key(received.tenant.as_str(), &received.report.session_id),
-                index,
-            )
+            (session_key(received.tenant.as_str(), &received.report.session_id), index)
         })
         .collect();
     keys.sort_unstable();
     keys.chunk_by(|a, b| a.0 == b.0)
-        .map(|run| Group {
-            key: run[0].0,
-            reports: run.iter().map(|(_, index)| *index).collect(),
-        })
+        .map(|run| Group { key: run[0].0, reports: run.iter().map(|(_, index)| *index).collect() })
         .collect()
 }
 
@@ -61,11 +55,7 @@ pub(super) struct Merge {
 impl Merge {
     pub(super) fn of(group: &Group, batch: &[Received], stored: Option<PgTime>) -> Self {
         let mut version = stored;
-        let mut merge = Self {
-            newest: None,
-            applied: 0,
-            outcomes: Vec::new(),
-        };
+        let mut merge = Self { newest: None, applied: 0, outcomes: Vec::new() };
         for &index in &group.reports {
             let reported_at = PgTime::from(batch[index].report.reported_at);
             let outcome = match version {
@@ -125,10 +115,7 @@ mod tests {
         assert_eq!(fresh.outcomes, [Stored, Updated, Stale, Duplicate, Updated]);
         assert_eq!((fresh.newest, fresh.applied), (Some(4), 3));
         let stored = Merge::of(group, &batch, Some(PgTime::from(UnixMs(30))));
-        assert_eq!(
-            stored.outcomes,
-            [Stale, Duplicate, Stale, Duplicate, Updated]
-        );
+        assert_eq!(stored.outcomes, [Stale, Duplicate, Stale, Duplicate, Updated]);
         assert_eq!((stored.newest, stored.applied), (Some(4), 1));
         let newer = Merge::of(group, &batch, Some(PgTime::from(UnixMs(50))));
         assert_eq!((newer.newest, newer.applied), (None, 0));

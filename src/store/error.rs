@@ -36,18 +36,12 @@ impl Error {
 
     /// A call that did not end in time.
     pub(super) fn timed_out(what: &str) -> Self {
-        Self::Unavailable(Cause {
-            sqlstate: None,
-            message: format!("{what} timed out"),
-        })
+        Self::Unavailable(Cause { sqlstate: None, message: format!("{what} timed out") })
     }
 
     /// A condition that a second try sees differently.
     pub(super) fn transient(message: &str) -> Self {
-        Self::Transient(Cause {
-            sqlstate: None,
-            message: message.to_owned(),
-        })
+        Self::Transient(Cause { sqlstate: None, message: message.to_owned() })
     }
 
     /// Whether one row of many may be the reason, so that the others can be saved.
@@ -56,10 +50,9 @@ impl Error {
         match self {
             Self::Data(_) => true,
             // 42: the statement itself is wrong, for every row.
-            Self::Bug(cause) => cause
-                .sqlstate
-                .as_deref()
-                .is_some_and(|code| !code.starts_with("42")),
+            Self::Bug(cause) => {
+                cause.sqlstate.as_deref().is_some_and(|code| !code.starts_with("42"))
+            }
             Self::Transient(_) | Self::Unavailable(_) => false,
         }
     }
@@ -82,10 +75,7 @@ impl Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         let Some(db) = error.as_database_error() else {
-            let cause = Cause {
-                sqlstate: None,
-                message: one_line(&error.to_string()),
-            };
+            let cause = Cause { sqlstate: None, message: one_line(&error.to_string()) };
             return match error {
                 sqlx::Error::ColumnDecode { .. }
                 | sqlx::Error::ColumnNotFound(_)
@@ -101,19 +91,11 @@ impl From<sqlx::Error> for Error {
         // A row without a partition is a check violation too, of no constraint with a name.
         let missing_partition = code == "23514" && db.constraint().is_none();
         let is_data = !missing_partition
-            && ["21", "22", "23", "54"]
-                .iter()
-                .any(|class| code.starts_with(class));
+            && ["21", "22", "23", "54"].iter().any(|class| code.starts_with(class));
         // Messages on bad input quote it.
-        let message = if is_data {
-            "the row was refused".to_owned()
-        } else {
-            one_line(db.message())
-        };
-        let cause = Cause {
-            sqlstate: Some(code.clone()),
-            message,
-        };
+        let message =
+            if is_data { "the row was refused".to_owned() } else { one_line(db.message()) };
+        let cause = Cause { sqlstate: Some(code.clone()), message };
         if is_data {
             return Self::Data(cause);
         }
@@ -131,13 +113,7 @@ impl From<sqlx::Error> for Error {
 }
 
 fn one_line(message: &str) -> String {
-    message
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(200)
-        .collect()
+    message.lines().next().unwrap_or_default().chars().take(200).collect()
 }
 
 impl fmt::Display for Error {

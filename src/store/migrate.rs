@@ -87,11 +87,7 @@ impl Store {
         })?;
         self.ensure_partitions(now).await?;
         Ok(Migrated {
-            version: MIGRATIONS
-                .iter()
-                .map(|migration| migration.version)
-                .max()
-                .unwrap_or(0),
+            version: MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0),
             applied: after.saturating_sub(before),
             server_version,
         })
@@ -121,11 +117,7 @@ impl Store {
 
 /// Zero where the table of migrations does not exist yet.
 async fn applied_count(connection: &mut sqlx::PgConnection) -> usize {
-    let count: Result<i64, _> = sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations")
-        .fetch_one(connection)
-        .await;
-    count
-        .ok()
-        .and_then(|count| usize::try_from(count).ok())
-        .unwrap_or(0)
+    let count: Result<i64, _> =
+        sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations").fetch_one(connection).await;
+    count.ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
 }

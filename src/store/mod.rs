@@ -10,6 +10,7 @@ mod migrate;
 mod partitions;
 mod prune;
 mod rejected;
+mod rows;
 mod types;
 mod upsert;
 
@@ -82,13 +83,7 @@ impl Store {
     ) -> Self {
         let trust = Arc::new(Trust::default());
         let pool = connect::pool(options, size, Arc::clone(&trust));
-        Self {
-            pool,
-            trust,
-            retention,
-            partitions: Partitions::default(),
-            metrics,
-        }
+        Self { pool, trust, retention, partitions: Partitions::default(), metrics }
     }
 
     /// Whether Postgres answers, within `limit`.
@@ -133,9 +128,7 @@ impl Store {
         let options = self.pool.connect_options();
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
         let mut connection = connecting.map_err(|_| Error::timed_out("connecting"))??;
-        sqlx::raw_sql(SESSION_SETTINGS)
-            .execute(&mut connection)
-            .await?;
+        sqlx::raw_sql(SESSION_SETTINGS).execute(&mut connection).await?;
         Ok(connection)
     }
 
@@ -143,9 +136,7 @@ impl Store {
     #[must_use]
     pub fn pool_usage(&self) -> (u32, u32, u32) {
         let size = self.pool.size();
-        let idle = u32::try_from(self.pool.num_idle())
-            .unwrap_or(u32::MAX)
-            .min(size);
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX).min(size);
         (size - idle, idle, self.pool.options().get_max_connections())
     }
 

@@ -20,10 +20,8 @@ const MAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Partitioned tables with the storage settings of their partitions. Rows of running sessions
 /// are updated in place, which needs room on their page.
-const TABLES: [(&str, &str); 2] = [
-    ("sessions", "WITH (fillfactor = 70)"),
-    ("session_timeline", ""),
-];
+const TABLES: [(&str, &str); 2] =
+    [("sessions", "WITH (fillfactor = 70)"), ("session_timeline", "")];
 
 /// A month of the time axis, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,13 +36,10 @@ impl Month {
 
     /// The month that a partition holds, from its name.
     pub(super) fn of_partition(name: &str) -> Option<Self> {
-        let month = TABLES
-            .iter()
-            .find_map(|(table, _)| name.strip_prefix(table)?.strip_prefix('_'))?;
+        let month =
+            TABLES.iter().find_map(|(table, _)| name.strip_prefix(table)?.strip_prefix('_'))?;
         let (year, month) = month.split_once('_')?;
-        Some(Self(
-            Date::new(year.parse().ok()?, month.parse().ok()?, 1).ok()?,
-        ))
+        Some(Self(Date::new(year.parse().ok()?, month.parse().ok()?, 1).ok()?))
     }
 
     fn plus(self, months: i32) -> Self {
@@ -53,11 +48,7 @@ impl Month {
 
     /// The first moment after the month.
     pub(super) fn end(self) -> UnixMs {
-        let end = self
-            .plus(1)
-            .0
-            .to_zoned(TimeZone::UTC)
-            .map(|zoned| zoned.timestamp());
+        let end = self.plus(1).0.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp());
         UnixMs(end.unwrap_or(Timestamp::MAX).as_millisecond())
     }
 
@@ -74,25 +65,16 @@ pub(super) struct Partitions {
 
 impl Partitions {
     pub(super) fn is_known(&self, month: Month) -> bool {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&month)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&month)
     }
 
     fn learn(&self, month: Month) {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(month);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(month);
     }
 
     /// Another instance may have dropped some.
     pub(super) fn forget_all(&self) {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -107,8 +89,7 @@ impl Store {
             let mut lease = Lease::take(&self.pool).await?;
             // The month before too: around midnight of the first, sessions of both arrive.
             for ahead in -1..=MONTHS_AHEAD {
-                self.make_partition(&mut lease, this_month.plus(ahead))
-                    .await?;
+                self.make_partition(&mut lease, this_month.plus(ahead)).await?;
             }
             lease.finish();
             Ok(())
@@ -156,9 +137,7 @@ impl Store {
         }
         sql.push_str("COMMIT");
         // Built from dates and names of our own, nothing that a client sent.
-        sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(connection)
-            .await?;
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
         self.partitions.learn(month);
         Ok(())
     }
@@ -175,20 +154,14 @@ mod tests {
         assert_eq!(november.partition("sessions"), "sessions_2026_11");
         assert_eq!(november.end(), UnixMs(last_ms_of_november.0 + 1));
         assert_eq!(Month::of(november.end()), november.plus(1));
-        assert_eq!(
-            november.plus(2).partition("session_timeline"),
-            "session_timeline_2027_01"
-        );
+        assert_eq!(november.plus(2).partition("session_timeline"), "session_timeline_2027_01");
     }
 
     #[test]
     fn partition_names_are_read_back() {
         let november = Month::of(UnixMs(1_795_000_000_000));
         assert_eq!(Month::of_partition("sessions_2026_11"), Some(november));
-        assert_eq!(
-            Month::of_partition("session_timeline_2026_11"),
-            Some(november)
-        );
+        assert_eq!(Month::of_partition("session_timeline_2026_11"), Some(november));
         assert_eq!(Month::of_partition("sessions_archive"), None);
     }
 }

@@ -67,13 +67,10 @@ impl Store {
             return Ok(None);
         }
         // A machine whose clock runs ahead must not delete what others would keep.
-        let theirs: PgTime = sqlx::query_scalar("SELECT clock_timestamp()")
-            .fetch_one(&mut *connection)
-            .await?;
+        let theirs: PgTime =
+            sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection).await?;
         let now = now.min(theirs.into());
-        sqlx::raw_sql("SET statement_timeout = '5min'")
-            .execute(&mut *connection)
-            .await?;
+        sqlx::raw_sql("SET statement_timeout = '5min'").execute(&mut *connection).await?;
         let mut pruned = Pruned::default();
         if let Some(cutoff) = self.retention.cutoff(now) {
             drop_months(connection, cutoff, &mut pruned).await?;
@@ -124,9 +121,7 @@ async fn drop_months(
         // table for a moment, and writers behind us must not wait long for a slow reader
         // before us, so we give up soon and leave it to the next run. A late report that is
         // being written meanwhile is waited for, and dropped with the month.
-        sqlx::raw_sql("BEGIN; SET LOCAL lock_timeout = '2s'")
-            .execute(&mut *connection)
-            .await?;
+        sqlx::raw_sql("BEGIN; SET LOCAL lock_timeout = '2s'").execute(&mut *connection).await?;
         let places = sqlx::query(r#"DELETE FROM session_places WHERE "timestamp" < $1"#)
             .bind(PgTime::from(month.end()))
             .execute(&mut *connection)
@@ -134,9 +129,7 @@ async fn drop_months(
             .rows_affected();
         // Names that of_partition took apart: a table of ours and two numbers.
         let drop = format!("DROP TABLE {}; COMMIT", partitions.join(", "));
-        sqlx::raw_sql(AssertSqlSafe(drop))
-            .execute(&mut *connection)
-            .await?;
+        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *connection).await?;
         tracing::info!(?partitions, places, "month dropped");
         pruned.places += places;
         pruned.partitions.extend(partitions);
@@ -197,11 +190,8 @@ async fn delete_batches(
 ) -> Result<u64, Error> {
     let mut deleted = 0;
     loop {
-        let batch = sqlx::query(sql)
-            .bind(before)
-            .bind(BATCH_ROWS)
-            .execute(&mut *connection)
-            .await?;
+        let batch =
+            sqlx::query(sql).bind(before).bind(BATCH_ROWS).execute(&mut *connection).await?;
         if batch.rows_affected() == 0 {
             return Ok(deleted);
         }

@@ -17,44 +17,21 @@ use uuid::Uuid;
 use super::batch::{Group, Merge, group};
 use super::connect::Lease;
 use super::partitions::Month;
-use super::types::{Jsonb, PgTime};
+use super::rows::{SessionRow, insert_timeline, upsert_rows};
+use super::types::PgTime;
 use super::{Applied, Error, Received, Store};
-use crate::report::{Place, SessionReport, TimelineEntry, UnixMs};
+use crate::report::{Place, UnixMs};
 
 /// Where a session lives, and whether this transaction was the one to say so.
 #[derive(Clone, Copy)]
-struct Settled {
-    place: Place,
-    is_new: bool,
+pub(super) struct Settled {
+    pub(super) place: Place,
+    pub(super) is_new: bool,
 }
 
 impl Settled {
     const fn known(timestamp: UnixMs) -> Self {
-        Self {
-            place: Place {
-                timestamp,
-                clock_skew_ms: None,
-            },
-            is_new: false,
-        }
-    }
-}
-
-/// One row of `sessions` to be.
-struct SessionRow<'a> {
-    group: &'a Group,
-    settled: &'a Settled,
-    received: &'a Received,
-    created_at: UnixMs,
-    applied: i32,
-}
-
-impl SessionRow<'_> {
-    fn key(&self) -> (String, String) {
-        (
-            self.received.report.session_id.clone(),
-            self.received.tenant.as_str().to_owned(),
-        )
+        Self { place: Place { timestamp, clock_skew_ms: None }, is_new: false }
     }
 }
 
@@ -95,19 +72,14 @@ impl Store {
                 }
                 let first = &batch[group.reports[0]];
                 let place = Place::of(&first.report, first.at, self.retention);
-                Settled {
-                    place,
-                    is_new: true,
-                }
+                Settled { place, is_new: true }
             })
             .collect();
         for month in months(&settled) {
             self.ensure_partition(connection, month).await?;
         }
 
-        sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
-            .execute(&mut *connection)
-            .await?;
+        sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *connection).await?;
         if settled.iter().any(|settled| settled.is_new) {
             self.settle(connection, groups, &mut settled).await?;
         }
@@ -124,12 +96,7 @@ impl Store {
         groups: &[Group],
         settled: &mut [Settled],
     ) -> Result<(), Error> {
-        let new = || {
-            groups
-                .iter()
-                .zip(&*settled)
-                .filter(|(_, settled)| settled.is_new)
-        };
+        let new = || groups.iter().zip(&*settled).filter(|(_, settled)| settled.is_new);
         let keys: Vec<Uuid> = new().map(|(group, _)| group.key).collect();
         let times: Vec<PgTime> = new().map(|(_, s)| s.place.timestamp.into()).collect();
         let won: Vec<Uuid> = sqlx::query_scalar(
@@ -152,9 +119,7 @@ impl Store {
             if let Some(&timestamp) = theirs.get(&group.key) {
                 *settled = Settled::known(timestamp);
                 if !self.partitions.is_known(Month::of(timestamp)) {
-                    return Err(Error::transient(
-                        "another instance placed a session elsewhere",
-                    ));
+                    return Err(Error::transient("another instance placed a session elsewhere"));
                 }
             } else if settled.is_new && !won.contains(&group.key) {
                 return Err(Error::transient("a place vanished while it was read"));
@@ -175,11 +140,8 @@ async fn apply(
     // needs the stored version, locked. All rows are locked then, in the order in which they
     // are written, and no other.
     let several = groups.iter().any(|group| group.reports.len() > 1);
-    let stored = if several {
-        versions(connection, batch, groups, settled).await?
-    } else {
-        HashMap::new()
-    };
+    let stored =
+        if several { versions(connection, batch, groups, settled).await? } else { HashMap::new() };
     let mut outcomes = vec![Applied::Stale; batch.len()];
     let mut rows = Vec::with_capacity(groups.len());
     for (group, settled) in groups.iter().zip(settled) {
@@ -190,13 +152,7 @@ async fn apply(
         if let Some(newest) = merge.newest {
             let created_at = batch[group.reports[0]].at;
             let (received, applied) = (&batch[newest], merge.applied);
-            rows.push(SessionRow {
-                group,
-                settled,
-                received,
-                created_at,
-                applied,
-            });
+            rows.push(SessionRow { group, settled, received, created_at, applied });
         }
     }
     let counts = upsert_rows(connection, &rows).await?;
@@ -217,9 +173,7 @@ async fn apply(
         // their places were read. The next try places them anew.
         let count = lost.len();
         if places(connection, lost).await?.len() < count {
-            return Err(Error::transient(
-                "a session was pruned while it was written",
-            ));
+            return Err(Error::transient("a session was pruned while it was written"));
         }
     }
     if !refused.is_empty() {
@@ -228,21 +182,14 @@ async fn apply(
             let index = group.reports[0];
             let own = PgTime::from(batch[index].report.reported_at);
             let is_same = stored.get(&group.key) == Some(&own);
-            outcomes[index] = if is_same {
-                Applied::Duplicate
-            } else {
-                Applied::Stale
-            };
+            outcomes[index] = if is_same { Applied::Duplicate } else { Applied::Stale };
         }
     }
     Ok(outcomes)
 }
 
 fn months(settled: &[Settled]) -> HashSet<Month> {
-    settled
-        .iter()
-        .map(|settled| Month::of(settled.place.timestamp))
-        .collect()
+    settled.iter().map(|settled| Month::of(settled.place.timestamp)).collect()
 }
 
 async fn places(
@@ -253,9 +200,7 @@ async fn places(
         .bind(keys)
         .fetch_all(connection)
         .await?;
-    rows.iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get::<PgTime, _>(1)?.into())))
-        .collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<PgTime, _>(1)?.into()))).collect()
 }
 
 /// Versions of the rows that exist, by key, locked in the order in which rows are written.
@@ -268,161 +213,10 @@ async fn versions(
     let first = |group: &Group| &batch[group.reports[0]];
     let rows = sqlx::query(include_str!("sql/select_versions.sql"))
         .bind(groups.iter().map(|group| group.key).collect::<Vec<_>>())
-        .bind(
-            groups
-                .iter()
-                .map(|g| first(g).report.session_id.as_str())
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            groups
-                .iter()
-                .map(|group| first(group).tenant.as_str())
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            settled
-                .iter()
-                .map(|s| PgTime::from(s.place.timestamp))
-                .collect::<Vec<_>>(),
-        )
+        .bind(groups.iter().map(|g| first(g).report.session_id.as_str()).collect::<Vec<_>>())
+        .bind(groups.iter().map(|group| first(group).tenant.as_str()).collect::<Vec<_>>())
+        .bind(settled.iter().map(|s| PgTime::from(s.place.timestamp)).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-    rows.iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-        .collect()
-}
-
-/// Writes the rows and returns, by (session, tenant), the report count of those that were
-/// applied.
-async fn upsert_rows(
-    connection: &mut PgConnection,
-    rows: &[SessionRow<'_>],
-) -> Result<HashMap<(String, String), i32>, Error> {
-    fn of<'a, T>(rows: &'a [SessionRow<'a>], field: impl Fn(&'a SessionReport) -> T) -> Vec<T> {
-        rows.iter().map(|row| field(&row.received.report)).collect()
-    }
-    let times = |time: fn(&SessionRow<'_>) -> UnixMs| -> Vec<PgTime> {
-        rows.iter().map(|row| time(row).into()).collect()
-    };
-    if rows.is_empty() {
-        return Ok(HashMap::new());
-    }
-    // In the order of the columns in the statement.
-    let query = sqlx::query(include_str!("sql/upsert_sessions.sql"))
-        .bind(
-            rows.iter()
-                .map(|row| row.received.tenant.as_str())
-                .collect::<Vec<_>>(),
-        )
-        .bind(of(rows, |r| r.session_id.as_str()))
-        .bind(times(|row| row.settled.place.timestamp))
-        .bind(times(|row| row.received.report.reported_at))
-        .bind(times(|row| row.received.at))
-        .bind(times(|row| row.created_at))
-        .bind(rows.iter().map(|row| row.applied).collect::<Vec<_>>())
-        .bind(
-            rows.iter()
-                .map(|row| row.settled.place.clock_skew_ms)
-                .collect::<Vec<_>>(),
-        )
-        .bind(of(rows, |r| r.content_id.as_deref()))
-        .bind(of(rows, |r| r.stream_type))
-        .bind(of(rows, |r| r.player_startup_ms))
-        .bind(of(rows, |r| r.session_duration_ms))
-        .bind(of(rows, |r| r.play_time_ms))
-        .bind(of(rows, |r| r.rebuffer_time_ms))
-        .bind(of(rows, |r| r.seek_time_ms))
-        .bind(of(rows, |r| r.rebuffer_count))
-        .bind(of(rows, |r| r.seek_count))
-        .bind(of(rows, |r| r.quality_switch_count))
-        .bind(of(rows, |r| r.error_count))
-        .bind(of(rows, |r| r.rebuffer_ratio))
-        .bind(of(rows, |r| r.avg_bitrate_kbps))
-        .bind(of(rows, |r| r.dropped_frames))
-        .bind(of(rows, |r| r.last_error_code.as_deref()))
-        .bind(of(rows, |r| r.last_error_category))
-        .bind(of(rows, |r| r.device_model.as_deref()))
-        .bind(of(rows, |r| r.os_name.as_deref()))
-        .bind(of(rows, |r| r.os_version.as_deref()))
-        .bind(of(rows, |r| r.app_name.as_deref()))
-        .bind(of(rows, |r| r.app_version.as_deref()))
-        .bind(of(rows, |r| r.sdk_version.as_deref()))
-        .bind(of(rows, |r| r.connection_type.as_deref()))
-        .bind(of(rows, |r| Jsonb(&r.payload)));
-    let rows = query.fetch_all(connection).await?;
-    rows.iter()
-        .map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?)))
-        .collect()
-}
-
-/// Adds the timeline entries of all reports, old ones included; the first one sent for an
-/// `elapsed_ms` stays.
-async fn insert_timeline(
-    connection: &mut PgConnection,
-    batch: &[Received],
-    groups: &[Group],
-    settled: &[Settled],
-) -> Result<(), Error> {
-    fn of<'a, T>(
-        rows: &'a [(&'a Received, PgTime, &'a TimelineEntry)],
-        field: impl Fn(&'a TimelineEntry) -> T,
-    ) -> Vec<T> {
-        rows.iter().map(|(_, _, entry)| field(entry)).collect()
-    }
-    let mut rows: Vec<(&Received, PgTime, &TimelineEntry)> = Vec::new();
-    for (group, settled) in groups.iter().zip(settled) {
-        let start = rows.len();
-        let timestamp = settled.place.timestamp.into();
-        for &index in &group.reports {
-            let received = &batch[index];
-            rows.extend(
-                received
-                    .report
-                    .timeline
-                    .iter()
-                    .map(|entry| (received, timestamp, entry)),
-            );
-        }
-        // Stable, so the first one sent comes first.
-        rows[start..].sort_by_key(|(_, _, entry)| entry.elapsed_ms);
-    }
-    rows.dedup_by_key(|(received, _, entry)| {
-        (
-            &*received.report.session_id,
-            received.tenant.as_str(),
-            entry.elapsed_ms,
-        )
-    });
-    if rows.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(include_str!("sql/insert_timeline.sql"))
-        .bind(
-            rows.iter()
-                .map(|(received, _, _)| received.tenant.as_str())
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            rows.iter()
-                .map(|(r, _, _)| r.report.session_id.as_str())
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            rows.iter()
-                .map(|(_, timestamp, _)| *timestamp)
-                .collect::<Vec<_>>(),
-        )
-        .bind(of(&rows, |entry| entry.elapsed_ms))
-        .bind(of(&rows, |entry| entry.timestamp_ms))
-        .bind(of(&rows, |entry| entry.playback_state.as_str()))
-        .bind(of(&rows, |entry| entry.current_bitrate))
-        .bind(of(&rows, |entry| entry.network_type.as_deref()))
-        .bind(of(&rows, |entry| entry.total_dropped_frames))
-        .bind(of(&rows, |entry| entry.buffered_duration_ms))
-        .bind(of(&rows, |entry| entry.rebuffer_count))
-        .bind(of(&rows, |entry| entry.rebuffer_time_ms))
-        .execute(connection)
-        .await?;
-    Ok(())
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }

@@ -18,11 +18,7 @@ impl LogFormat {
     /// What fits where the log goes: text on a terminal, JSON elsewhere.
     #[must_use]
     pub fn fitting() -> Self {
-        if std::io::stderr().is_terminal() {
-            Self::Text
-        } else {
-            Self::Json
-        }
+        if std::io::stderr().is_terminal() { Self::Text } else { Self::Json }
     }
 
     /// The format's name in configuration.

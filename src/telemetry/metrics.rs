@@ -11,9 +11,8 @@ use prometheus::{
 use crate::auth::Tenant;
 
 /// Requests and commits take from a fraction of a millisecond to the 8 s that a report is held.
-const SECONDS: [f64; 14] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+const SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const REPORTS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0];
 
 /// Label values that are known beforehand, so that they can start at 0.
@@ -37,12 +36,7 @@ const QUERIES: [&str; 7] = [
     "make_partition",
     "prune",
 ];
-const PRUNED: [&str; 4] = [
-    "sessions",
-    "session_timeline",
-    "session_places",
-    "rejected_reports",
-];
+const PRUNED: [&str; 4] = ["sessions", "session_timeline", "session_places", "rejected_reports"];
 const JOBS: [&str; 2] = ["partitions", "retention"];
 
 /// Handles to all metrics of one running server.
@@ -163,14 +157,10 @@ impl Metrics {
             .const_label("revision", crate::REVISION);
         let info = IntGauge::with_opts(info).expect("valid options");
         info.set(1);
-        self.registry
-            .register(Box::new(info))
-            .expect("registered once");
+        self.registry.register(Box::new(info)).expect("registered once");
         // Present on Linux only: the collector reads /proc.
         let process = ProcessCollector::for_self();
-        self.registry
-            .register(Box::new(process))
-            .expect("registered once");
+        self.registry.register(Box::new(process)).expect("registered once");
 
         for tenant in tenants {
             for outcome in INGESTED {
@@ -197,34 +187,25 @@ impl Metrics {
             self.job_success.with_label_values(&[job]);
         }
         for (method, route) in crate::http::ROUTES {
-            self.http_requests
-                .with_label_values(&[method, route, "200"]);
+            self.http_requests.with_label_values(&[method, route, "200"]);
             self.http_duration.with_label_values(&[method, route]);
         }
     }
 
     /// Counts an answer. `method` and `route` must come from closed lists.
     pub fn http_request(&self, method: &str, route: &str, status: u16, took: Duration) {
-        self.http_requests
-            .with_label_values(&[method, route, &status.to_string()])
-            .inc();
-        self.http_duration
-            .with_label_values(&[method, route])
-            .observe(took.as_secs_f64());
+        self.http_requests.with_label_values(&[method, route, &status.to_string()]).inc();
+        self.http_duration.with_label_values(&[method, route]).observe(took.as_secs_f64());
     }
 
     /// Measures a database call.
     pub fn db_query(&self, query: &'static str, took: Duration) {
-        self.db_query
-            .with_label_values(&[query])
-            .observe(took.as_secs_f64());
+        self.db_query.with_label_values(&[query]).observe(took.as_secs_f64());
     }
 
     /// Counts an acknowledged report.
     pub fn ingested(&self, tenant: &Tenant, outcome: &'static str) {
-        self.ingested
-            .with_label_values(&[tenant.as_str(), outcome])
-            .inc();
+        self.ingested.with_label_values(&[tenant.as_str(), outcome]).inc();
     }
 
     /// Counts a report that was answered with 5xx.
@@ -239,9 +220,7 @@ impl Metrics {
 
     /// Counts a request over its limit.
     pub fn rate_limited(&self, tenant: &Tenant) {
-        self.rate_limited
-            .with_label_values(&[tenant.as_str()])
-            .inc();
+        self.rate_limited.with_label_values(&[tenant.as_str()]).inc();
     }
 
     /// Counts a job's run.
@@ -282,9 +261,7 @@ impl Builder {
         built: prometheus::Result<C>,
     ) -> C {
         let collector = built.expect("valid metric options");
-        self.0
-            .register(Box::new(collector.clone()))
-            .expect("a name of its own");
+        self.0.register(Box::new(collector.clone())).expect("a name of its own");
         collector
     }
 

@@ -31,11 +31,7 @@ impl Ran {
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        Self {
-            code: output.status.code(),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        }
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 }
 
@@ -179,10 +175,7 @@ fn config_show_tells_values_and_sources_and_no_secrets() {
     let password = password.to_str().expect("UTF-8");
     let env = [
         ("M3W_API_KEY", "canary-key"),
-        (
-            "DATABASE_URL",
-            "jdbc:postgresql://db:5433/m3w?user=app&sslmode=require",
-        ),
+        ("DATABASE_URL", "jdbc:postgresql://db:5433/m3w?user=app&sslmode=require"),
         ("DATABASE_PASSWORD_FILE", password),
         ("REDIS_URL", "redis://:canary-redis@cache:6379/0"),
         ("PORT", "9000"),
@@ -201,20 +194,11 @@ fn config_show_tells_values_and_sources_and_no_secrets() {
         let found = all.iter().find(|setting| setting["name"] == name);
         found.unwrap_or_else(|| panic!("no {name}")).clone()
     };
-    assert_eq!(
-        setting("PORT"),
-        json!({"name": "PORT", "value": "9000", "source": "environment"})
-    );
+    assert_eq!(setting("PORT"), json!({"name": "PORT", "value": "9000", "source": "environment"}));
     assert_eq!(setting("HOST")["source"], "default");
-    assert_eq!(
-        setting("DATABASE_PASSWORD")["source"],
-        json!({"file": password})
-    );
+    assert_eq!(setting("DATABASE_PASSWORD")["source"], json!({"file": password}));
     // The built-in PostgreSQL has a directory, and no login of anyone's.
-    let ran = run(
-        &["config", "show"],
-        &[("LOG_FORMAT", "json"), ("M3W_DATA_DIR", "/srv/m3w")],
-    );
+    let ran = run(&["config", "show"], &[("LOG_FORMAT", "json"), ("M3W_DATA_DIR", "/srv/m3w")]);
     insta::assert_snapshot!("config_show_built_in", ran.out);
 }
 
@@ -224,19 +208,11 @@ async fn migrate_makes_the_schema_and_then_has_nothing_to_do() {
     let env = || vec![("DATABASE_URL", database.url.clone())];
     let first = run_beside(&["migrate"], env()).await;
     assert_eq!(first.code, Some(0), "{}", first.err);
-    assert!(
-        first.out.contains("applied, the schema is at version "),
-        "{}",
-        first.out
-    );
+    assert!(first.out.contains("applied, the schema is at version "), "{}", first.out);
     assert_eq!(database.number("SELECT count(*) FROM sessions").await, 0);
     let again = run_beside(&["migrate"], env()).await;
     assert_eq!(again.code, Some(0), "{}", again.err);
-    assert!(
-        again.out.starts_with("the schema is up to date (version "),
-        "{}",
-        again.out
-    );
+    assert!(again.out.starts_with("the schema is up to date (version "), "{}", again.out);
     let json = run_beside(&["migrate", "--json"], env()).await;
     let said: Value = serde_json::from_str(&json.out).expect("JSON");
     assert_eq!(said["applied"], 0);
@@ -268,11 +244,7 @@ fn a_port_in_use_is_said_before_anything_else_is_done() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("data");
     let data_text = data.to_str().expect("UTF-8");
-    let env = [
-        ("HOST", "127.0.0.1"),
-        ("PORT", port.as_str()),
-        ("M3W_DATA_DIR", data_text),
-    ];
+    let env = [("HOST", "127.0.0.1"), ("PORT", port.as_str()), ("M3W_DATA_DIR", data_text)];
     let ran = run(&[], &env);
     assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
     let expected =
@@ -291,11 +263,7 @@ async fn the_default_key_is_warned_about_beyond_this_machine_only() {
     ] {
         let url = database.url.clone();
         let log = tokio::task::spawn_blocking(move || {
-            let env = [
-                ("HOST", host),
-                ("M3W_API_KEY", key),
-                ("DATABASE_URL", url.as_str()),
-            ];
+            let env = [("HOST", host), ("M3W_API_KEY", key), ("DATABASE_URL", url.as_str())];
             let server = Binary::serve(&env);
             server.signal(Signal::SIGTERM);
             let (status, log) = server.wait(Duration::from_secs(30));
@@ -317,11 +285,7 @@ async fn healthcheck_asks_the_server_of_its_own_settings() {
     let running = tokio::task::spawn_blocking(move || {
         let server = Binary::serve(&[("DATABASE_URL", &url)]);
         let port = server.address.port().to_string();
-        let env = [
-            ("PORT", port.as_str()),
-            ("HOST", "0.0.0.0"),
-            ("DATABASE_URL", &url),
-        ];
+        let env = [("PORT", port.as_str()), ("HOST", "0.0.0.0"), ("DATABASE_URL", &url)];
         let up = run(&["healthcheck"], &env);
         assert_eq!((up.code, up.all().trim()), (Some(0), ""));
         server.signal(Signal::SIGTERM);
@@ -383,11 +347,7 @@ impl FirstEvening {
                 return text;
             }
             let is_over = self.child.try_wait().expect("ours").is_some();
-            assert!(
-                !is_over && Instant::now() < deadline,
-                "{}",
-                self.read("err")
-            );
+            assert!(!is_over && Instant::now() < deadline, "{}", self.read("err"));
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -426,29 +386,18 @@ fn is_there(program: &str) -> bool {
 /// The command line that begins with `start`, its continuation included.
 fn command_in(greeting: &str, start: &str, nth: usize) -> String {
     let joined = greeting.replace("\\\n", " ");
-    let mut lines = joined
-        .lines()
-        .map(str::trim)
-        .filter(|line| line.starts_with(start));
-    lines
-        .nth(nth)
-        .unwrap_or_else(|| panic!("no {start}: {greeting}"))
-        .to_owned()
+    let mut lines = joined.lines().map(str::trim).filter(|line| line.starts_with(start));
+    lines.nth(nth).unwrap_or_else(|| panic!("no {start}: {greeting}")).to_owned()
 }
 
 fn value_in<'g>(greeting: &'g str, name: &str) -> &'g str {
-    let line = greeting
-        .lines()
-        .find_map(|line| line.trim().strip_prefix(name));
-    line.unwrap_or_else(|| panic!("no {name}: {greeting}"))
-        .trim()
+    let line = greeting.lines().find_map(|line| line.trim().strip_prefix(name));
+    line.unwrap_or_else(|| panic!("no {name}: {greeting}")).trim()
 }
 
 async fn installed() {
     use media3watch::managed_pg::{MAVEN_CENTRAL, install};
-    install(&cache_dir(), MAVEN_CENTRAL, &|_| {})
-        .await
-        .expect("PostgreSQL can be fetched");
+    install(&cache_dir(), MAVEN_CENTRAL, &|_| {}).await.expect("PostgreSQL can be fetched");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -456,54 +405,26 @@ async fn what_serve_prints_at_its_start_works_when_it_is_pasted() {
     installed().await;
     let mut server = FirstEvening::start(&[]);
     let greeting = server.greeting();
-    let address = value_in(&greeting, "address")
-        .split(' ')
-        .next()
-        .expect("a URL")
-        .to_owned();
+    let address = value_in(&greeting, "address").split(' ').next().expect("a URL").to_owned();
     assert!(address.starts_with("http://127.0.0.1:"), "{greeting}");
-    assert_eq!(
-        value_in(&greeting, "key"),
-        "dev-key (set M3W_API_KEY to change it)"
-    );
+    assert_eq!(value_in(&greeting, "key"), "dev-key (set M3W_API_KEY to change it)");
     let data = server.data().display().to_string();
     assert!(value_in(&greeting, "data").starts_with(&data), "{greeting}");
 
-    let (post, get) = (
-        command_in(&greeting, "curl", 0),
-        command_in(&greeting, "curl", 1),
-    );
+    let (post, get) = (command_in(&greeting, "curl", 0), command_in(&greeting, "curl", 1));
     let (posted, got) = if is_there("curl") {
-        (
-            shell(&format!("{post} -sS")).out,
-            shell(&format!("{get} -sS")).out,
-        )
+        (shell(&format!("{post} -sS")).out, shell(&format!("{get} -sS")).out)
     } else {
         // Without curl: what it would have sent.
         let (_, body) = post.split_once("-d '").expect("a body");
         let body = body.trim_end_matches('\'').to_owned();
         let client = reqwest::Client::new();
         let sessions = format!("{address}/v1/sessions");
-        let request = client
-            .post(&sessions)
-            .header("Content-Type", "application/json");
-        let posted = request
-            .header("X-API-Key", KEY)
-            .body(body)
-            .send()
-            .await
-            .expect("sent");
+        let request = client.post(&sessions).header("Content-Type", "application/json");
+        let posted = request.header("X-API-Key", KEY).body(body).send().await.expect("sent");
         let url = get.split_whitespace().last().expect("a URL").to_owned();
-        let got = client
-            .get(url)
-            .header("X-API-Key", KEY)
-            .send()
-            .await
-            .expect("sent");
-        (
-            posted.text().await.expect("text"),
-            got.text().await.expect("text"),
-        )
+        let got = client.get(url).header("X-API-Key", KEY).send().await.expect("sent");
+        (posted.text().await.expect("text"), got.text().await.expect("text"))
     };
     let posted: Value = serde_json::from_str(&posted).expect("JSON");
     assert_eq!(posted["status"], "success");
@@ -512,20 +433,13 @@ async fn what_serve_prints_at_its_start_works_when_it_is_pasted() {
     assert_eq!(got["content_id"], "my-first-video");
 
     let psql = value_in(&greeting, "psql").to_owned();
-    let program = psql
-        .split_whitespace()
-        .nth(1)
-        .expect("a program")
-        .to_owned();
+    let program = psql.split_whitespace().nth(1).expect("a program").to_owned();
     if is_there(&program) {
         let ran = shell(&format!("{psql} -Atc 'SELECT content_id FROM sessions'"));
         assert_eq!(ran.out, "my-first-video\n", "{}", ran.err);
     }
     server.stop();
-    assert!(
-        !server.read("out").contains("INFO"),
-        "logs go to standard error"
-    );
+    assert!(!server.read("out").contains("INFO"), "logs go to standard error");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -538,20 +452,12 @@ async fn the_lines_to_paste_work_with_a_key_from_a_file_and_over_ipv6() {
     let key = dir.path().join("the key");
     fs::write(&key, "canary-key\n").expect("written");
     let key = key.to_str().expect("UTF-8");
-    let env = [
-        ("HOST", "::1"),
-        ("M3W_API_KEY_FILE", key),
-        ("LOG_LEVEL", "trace"),
-    ];
+    let env = [("HOST", "::1"), ("M3W_API_KEY_FILE", key), ("LOG_LEVEL", "trace")];
     let mut server = FirstEvening::start(&env);
     let greeting = server.greeting();
     assert!(greeting.contains("http://[::1]:"), "{greeting}");
     let posted = shell(&format!("{} -sS -g", command_in(&greeting, "curl", 0)));
-    assert!(
-        posted.out.contains("success"),
-        "{greeting}\n{}",
-        posted.all()
-    );
+    assert!(posted.out.contains("success"), "{greeting}\n{}", posted.all());
     let got = shell(&format!("{} -sS -g", command_in(&greeting, "curl", 1)));
     assert!(got.out.contains("my-first-video"), "{}", got.all());
     server.stop();
@@ -568,22 +474,13 @@ async fn the_lines_to_paste_work_with_a_key_from_a_file_and_over_ipv6() {
 }
 
 /// Secrets that must appear nowhere: of a name each, so that a leak is told apart.
-const CANARIES: [&str; 5] = [
-    "canary-key",
-    "canary-db",
-    "canary-own-db",
-    "canary-redis",
-    "canary-wrong-key",
-];
+const CANARIES: [&str; 5] =
+    ["canary-key", "canary-db", "canary-own-db", "canary-redis", "canary-wrong-key"];
 
 fn assert_no_canary(what: &str, text: &str) {
     for canary in CANARIES {
         let line = text.lines().find(|line| line.contains(canary));
-        assert!(
-            line.is_none(),
-            "{what} shows {canary}: {}",
-            line.unwrap_or_default()
-        );
+        assert!(line.is_none(), "{what} shows {canary}: {}", line.unwrap_or_default());
     }
 }
 
@@ -595,18 +492,11 @@ fn no_configuration_shows_a_secret_good_or_bad() {
         fs::write(&path, text).expect("written");
         path.to_str().expect("UTF-8").to_owned()
     };
-    let (key, url) = (
-        file("key", "canary-key"),
-        file("url", "postgresql://u:canary-db@h/d"),
-    );
-    let (password, redis) = (
-        file("password", "canary-own-db"),
-        file("redis", "redis://:canary-redis@h"),
-    );
-    let (bad_key, bad_url) = (
-        file("bad-key", "canary-key is two words"),
-        file("bad-url", "canary-db"),
-    );
+    let (key, url) = (file("key", "canary-key"), file("url", "postgresql://u:canary-db@h/d"));
+    let (password, redis) =
+        (file("password", "canary-own-db"), file("redis", "redis://:canary-redis@h"));
+    let (bad_key, bad_url) =
+        (file("bad-key", "canary-key is two words"), file("bad-url", "canary-db"));
     let sets: [&[(&str, &str)]; 10] = [
         &[
             ("M3W_API_KEY", "canary-key"),
@@ -620,18 +510,9 @@ fn no_configuration_shows_a_secret_good_or_bad() {
             ("DATABASE_PASSWORD_FILE", &password),
             ("REDIS_URL_FILE", &redis),
         ],
-        &[(
-            "DATABASE_URL",
-            "jdbc:postgresql://h/d?user=u&password=canary-db&x=canary-own-db",
-        )],
-        &[
-            ("M3W_API_KEY", "canary-key is two words"),
-            ("DATABASE_URL", "mysql://u:canary-db@h/d"),
-        ],
-        &[
-            ("M3W_API_KEY_FILE", &bad_key),
-            ("DATABASE_URL_FILE", &bad_url),
-        ],
+        &[("DATABASE_URL", "jdbc:postgresql://h/d?user=u&password=canary-db&x=canary-own-db")],
+        &[("M3W_API_KEY", "canary-key is two words"), ("DATABASE_URL", "mysql://u:canary-db@h/d")],
+        &[("M3W_API_KEY_FILE", &bad_key), ("DATABASE_URL_FILE", &bad_url)],
         &[
             ("DATABASE_URL", "postgresql://u:canary-db@h:canary-own-db/d"),
             ("REDIS_URL", "canary-redis:1"),
@@ -640,14 +521,8 @@ fn no_configuration_shows_a_secret_good_or_bad() {
             ("DATABASE_URL", "postgresql://u:canary-db%ff@h/d"),
             ("REDIS_URL", "http://:canary-redis@h"),
         ],
-        &[(
-            "DATABASE_URL",
-            "postgresql://u:canary-db@h/d?sslmode=canary-own-db",
-        )],
-        &[
-            ("DATABASE_URL", "postgresql://:canary-db@h/d"),
-            ("DATABASE_PASSWORD", "canary-own-db"),
-        ],
+        &[("DATABASE_URL", "postgresql://u:canary-db@h/d?sslmode=canary-own-db")],
+        &[("DATABASE_URL", "postgresql://:canary-db@h/d"), ("DATABASE_PASSWORD", "canary-own-db")],
         &[
             ("M3W_API_KEY", "canary-key"),
             ("M3W_API_KEY_FILE", &key),
@@ -676,23 +551,14 @@ async fn ask_everything(url: &str) -> String {
     let clients = [
         reqwest::Client::new(),
         // HTTP/2 logs its header tables at TRACE.
-        reqwest::Client::builder()
-            .http2_prior_knowledge()
-            .build()
-            .expect("a client"),
+        reqwest::Client::builder().http2_prior_knowledge().build().expect("a client"),
     ];
     let good = r#"{"sessionId":"s","timestamp":1795000000000}"#;
     let mut answers = String::new();
     for client in &clients {
         let requests = [
-            client
-                .post(format!("{url}/v1/sessions"))
-                .header("X-API-Key", "canary-key")
-                .body(good),
-            client
-                .post(format!("{url}/v1/sessions"))
-                .header("X-API-Key", "canary-key")
-                .body("{"),
+            client.post(format!("{url}/v1/sessions")).header("X-API-Key", "canary-key").body(good),
+            client.post(format!("{url}/v1/sessions")).header("X-API-Key", "canary-key").body("{"),
             client
                 .post(format!("{url}/v1/sessions"))
                 .header("X-API-Key", "canary-wrong-key")
@@ -702,18 +568,10 @@ async fn ask_everything(url: &str) -> String {
                 .post(format!("{url}/v1/sessions/batch"))
                 .header("X-API-Key", "canary-key")
                 .body("[1]"),
-            client
-                .get(format!("{url}/v1/sessions/s"))
-                .header("X-API-Key", "canary-key"),
-            client
-                .get(format!("{url}/v1/sessions/s"))
-                .header("X-API-Key", "canary-wrong-key"),
-            client
-                .delete(format!("{url}/v1/sessions"))
-                .header("X-API-Key", "canary-key"),
-            client
-                .get(format!("{url}/nowhere"))
-                .header("X-API-Key", "canary-key"),
+            client.get(format!("{url}/v1/sessions/s")).header("X-API-Key", "canary-key"),
+            client.get(format!("{url}/v1/sessions/s")).header("X-API-Key", "canary-wrong-key"),
+            client.delete(format!("{url}/v1/sessions")).header("X-API-Key", "canary-key"),
+            client.get(format!("{url}/nowhere")).header("X-API-Key", "canary-key"),
             client.get(format!("{url}/health")),
             client.get(format!("{url}/openapi.json")),
             client.get(format!("{url}/metrics")),
@@ -754,10 +612,7 @@ async fn a_server_at_trace_level_says_no_secret() {
     let by_file = vec![
         ("M3W_API_KEY_FILE", file("key", "canary-key\n")),
         ("DATABASE_URL_FILE", file("url", &with_password)),
-        (
-            "DATABASE_PASSWORD_FILE",
-            file("password", "canary-own-db\n"),
-        ),
+        ("DATABASE_PASSWORD_FILE", file("password", "canary-own-db\n")),
         ("REDIS_URL_FILE", file("redis", redis)),
         ("LOG_LEVEL", "TRACE".to_owned()),
     ];

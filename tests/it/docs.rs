@@ -92,34 +92,20 @@ fn variables_elsewhere_exist_and_have_the_default_that_is_said() {
         let [_, name, default, ..] = cells[..] else {
             continue;
         };
-        let Some(name) = name
-            .strip_prefix('`')
-            .and_then(|name| name.strip_suffix('`'))
-        else {
+        let Some(name) = name.strip_prefix('`').and_then(|name| name.strip_suffix('`')) else {
             continue;
         };
-        if !name
-            .bytes()
-            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
-        {
+        if !name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') {
             continue;
         }
         let variable = VARIABLES.iter().find(|variable| variable.name == name);
         let variable = variable.unwrap_or_else(|| panic!("README.md: there is no {name}"));
-        assert_eq!(
-            default.trim_matches('`'),
-            variable.default,
-            "README.md: {name}"
-        );
+        assert_eq!(default.trim_matches('`'), variable.default, "README.md: {name}");
         rows += 1;
     }
     assert!(rows >= 5, "the table in README.md was not found");
 
-    let of_compose = [
-        "POSTGRES_PORT",
-        "MEDIA3WATCH_VERSION",
-        "MEDIA3WATCH_REVISION",
-    ];
+    let of_compose = ["POSTGRES_PORT", "MEDIA3WATCH_VERSION", "MEDIA3WATCH_REVISION"];
     for line in read(".env.example").lines() {
         let Some((name, _)) = line.strip_prefix('#').and_then(|line| line.split_once('=')) else {
             continue;
@@ -128,10 +114,7 @@ fn variables_elsewhere_exist_and_have_the_default_that_is_said() {
             continue;
         }
         let is_known = VARIABLES.iter().any(|variable| variable.name == name);
-        assert!(
-            is_known || of_compose.contains(&name),
-            ".env.example: there is no {name}"
-        );
+        assert!(is_known || of_compose.contains(&name), ".env.example: there is no {name}");
     }
 }
 
@@ -167,15 +150,8 @@ fn metrics_table(text: &str) -> String {
             continue;
         };
         let (name, help) = rest.split_once(' ').expect("a help text");
-        let labels = labels
-            .get(name)
-            .map(|labels| labels.join(", "))
-            .unwrap_or_default();
-        table += &format!(
-            "| `{name}` | {} | {labels} | {} |\n",
-            types[name],
-            cell(help)
-        );
+        let labels = labels.get(name).map(|labels| labels.join(", ")).unwrap_or_default();
+        table += &format!("| `{name}` | {} | {labels} | {} |\n", types[name], cell(help));
     }
     table
 }
@@ -189,18 +165,9 @@ async fn every_metric_is_in_the_table() {
         check_block("docs/metrics.md", "metrics", &metrics_table(&text));
     }
     // Queries name metrics that exist.
-    let known: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())
-        .collect();
-    let prefixes = [
-        "http_server_",
-        "db_",
-        "sessions_",
-        "rate_limited_",
-        "ingest_",
-        "job_",
-    ];
+    let known: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).collect();
+    let prefixes = ["http_server_", "db_", "sessions_", "rate_limited_", "ingest_", "job_"];
     let queries = blocks("docs/metrics.md", "promql");
     assert!(!queries.is_empty());
     for query in queries {
@@ -241,14 +208,8 @@ async fn every_column_is_in_the_tables() {
 /// A few sessions of the last hour, among them the one of docs/sql.md.
 async fn fill(server: &Server) {
     let now = now_ms();
-    for (index, (startup, rebuffer, errors)) in [
-        (420, 0, 0),
-        (850, 300, 0),
-        (1_900, 4_200, 0),
-        (2_600, 9_000, 1),
-    ]
-    .into_iter()
-    .enumerate()
+    for (index, (startup, rebuffer, errors)) in
+        [(420, 0, 0), (850, 300, 0), (1_900, 4_200, 0), (2_600, 9_000, 1)].into_iter().enumerate()
     {
         let report = json!({
             "schemaVersion": "1.0.0", "sessionId": format!("filled-{index}"), "timestamp": now,
@@ -282,16 +243,10 @@ async fn all_sql_runs_and_finds_something() {
     for (file, least) in [("README.md", 4), ("docs/sql.md", 12)] {
         let mut statements = 0;
         for block in blocks(file, "sql") {
-            for statement in block
-                .split(";\n")
-                .map(str::trim)
-                .filter(|sql| !sql.is_empty())
-            {
+            for statement in block.split(";\n").map(str::trim).filter(|sql| !sql.is_empty()) {
                 let mut connection = server.database.connect().await;
                 let sql = statement.trim_end_matches(';').to_owned();
-                let found = sqlx::raw_sql(AssertSqlSafe(sql))
-                    .fetch_all(&mut connection)
-                    .await;
+                let found = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut connection).await;
                 let rows = found.unwrap_or_else(|error| panic!("{file}: {error}\n{statement}"));
                 assert!(!rows.is_empty(), "{file}: nothing found\n{statement}");
                 assert!(!rows[0].columns().is_empty());
@@ -336,11 +291,7 @@ fn links_lead_somewhere() {
     assert!(documents.len() >= 10);
     for document in documents {
         let text = fs::read_to_string(&document).expect("read");
-        for link in text
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split(')').next())
-        {
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if link.starts_with("http") {
                 continue;
             }
@@ -367,9 +318,7 @@ fn links_lead_somewhere() {
 /// The anchor that GitHub makes of a heading.
 fn slug(heading: &str) -> String {
     let kept = heading.to_lowercase();
-    let kept = kept
-        .chars()
-        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
@@ -378,21 +327,13 @@ fn decisions_are_numbered_without_gaps() {
     let mut names: Vec<String> = documents()
         .into_iter()
         .filter(|path| path.parent().is_some_and(|dir| dir.ends_with("adr")))
-        .map(|path| {
-            path.file_name()
-                .expect("a name")
-                .to_string_lossy()
-                .into_owned()
-        })
+        .map(|path| path.file_name().expect("a name").to_string_lossy().into_owned())
         .filter(|name| name != "README.md")
         .collect();
     names.sort();
     let index = read("docs/adr/README.md");
     for (number, name) in (1..).zip(&names) {
         assert!(name.starts_with(&format!("{number:04}-")), "{name}");
-        assert!(
-            index.contains(name.as_str()),
-            "docs/adr/README.md does not list {name}"
-        );
+        assert!(index.contains(name.as_str()), "docs/adr/README.md does not list {name}");
     }
 }

@@ -31,16 +31,11 @@ impl Load {
         let run = RUN.fetch_add(1, Ordering::Relaxed);
         let stop = Arc::new(AtomicBool::new(false));
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .timeout(Duration::from_secs(12))
-            .build();
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(12)).build();
         let client = client.expect("a client");
         let spawn = |number| {
-            let (client, url, stop) = (
-                client.clone(),
-                format!("{url}/v1/sessions"),
-                Arc::clone(&stop),
-            );
+            let (client, url, stop) =
+                (client.clone(), format!("{url}/v1/sessions"), Arc::clone(&stop));
             tokio::spawn(async move {
                 let mut attempts = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
@@ -48,24 +43,14 @@ impl Load {
                     let body = json!({"sessionId": id, "timestamp": now_ms(), "playTimeMs": 1});
                     let began = Instant::now();
                     let request = client.post(&url).header("X-API-Key", KEY).json(&body);
-                    let status = request
-                        .send()
-                        .await
-                        .map_or(0, |answer| answer.status().as_u16());
-                    attempts.push(Attempt {
-                        id,
-                        status,
-                        took: began.elapsed(),
-                    });
+                    let status = request.send().await.map_or(0, |answer| answer.status().as_u16());
+                    attempts.push(Attempt { id, status, took: began.elapsed() });
                     tokio::time::sleep(pause).await;
                 }
                 attempts
             })
         };
-        Self {
-            clients: (0..clients).map(spawn).collect(),
-            stop,
-        }
+        Self { clients: (0..clients).map(spawn).collect(), stop }
     }
 
     async fn end(self) -> Vec<Attempt> {
@@ -79,35 +64,19 @@ impl Load {
 }
 
 fn acknowledged(attempts: &[Attempt]) -> Vec<&str> {
-    attempts
-        .iter()
-        .filter(|a| a.status == 200)
-        .map(|a| a.id.as_str())
-        .collect()
+    attempts.iter().filter(|a| a.status == 200).map(|a| a.id.as_str()).collect()
 }
 
 async fn assert_stored(database: &Database, ids: &[&str]) {
     let found = "SELECT count(*) || ' ' || count(DISTINCT session_id) FROM sessions WHERE session_id = ANY(";
     let list: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
     let sql = format!("{found}ARRAY[{}])", list.join(","));
-    assert_eq!(
-        database.value(&sql).await,
-        Some(format!("{0} {0}", ids.len()))
-    );
+    assert_eq!(database.value(&sql).await, Some(format!("{0} {0}", ids.len())));
 }
 
 fn assert_all_acknowledged(attempts: &[Attempt]) {
-    let refused: Vec<u16> = attempts
-        .iter()
-        .map(|a| a.status)
-        .filter(|s| *s != 200)
-        .collect();
-    assert!(
-        refused.is_empty(),
-        "{} of {} failed: {refused:?}",
-        refused.len(),
-        attempts.len()
-    );
+    let refused: Vec<u16> = attempts.iter().map(|a| a.status).filter(|s| *s != 200).collect();
+    assert!(refused.is_empty(), "{} of {} failed: {refused:?}", refused.len(), attempts.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,10 +107,7 @@ async fn a_second_signal_ends_at_once() {
     let server = Binary::serve(&[("DATABASE_URL", &database.url)]);
     // A lock keeps a report, and so the server, waiting.
     let mut locker = database.connect().await;
-    sqlx::raw_sql("BEGIN; LOCK TABLE sessions")
-        .execute(&mut locker)
-        .await
-        .expect("locks");
+    sqlx::raw_sql("BEGIN; LOCK TABLE sessions").execute(&mut locker).await.expect("locks");
     let load = Load::start(&server.url(""), 1, Duration::from_millis(10));
     tokio::time::sleep(Duration::from_millis(500)).await;
     server.signal(Signal::SIGINT);
@@ -156,9 +122,7 @@ async fn a_second_signal_ends_at_once() {
 
 /// What `fault` does to a cluster under load costs latency, never an answer.
 async fn survive(fault: impl FnOnce(&Cluster) + Send + 'static, longest: Duration) {
-    let cluster = tokio::task::spawn_blocking(Cluster::start)
-        .await
-        .expect("a cluster");
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.expect("a cluster");
     let database = Database::within(&cluster).await;
     let server = Server::with(ServerOptions::default(), &database).await;
     let load = Load::start(&server.url(""), 8, Duration::from_millis(5));
@@ -235,9 +199,7 @@ async fn killed_backends_cost_latency_only() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_away_for_longer_is_said_and_then_over() {
-    let cluster = tokio::task::spawn_blocking(Cluster::start)
-        .await
-        .expect("a cluster");
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.expect("a cluster");
     let database = Database::within(&cluster).await;
     let server = Server::with(ServerOptions::default(), &database).await;
     let body = || json!({"sessionId": "s", "timestamp": now_ms()}).to_string();
@@ -245,20 +207,14 @@ async fn postgres_away_for_longer_is_said_and_then_over() {
     cluster.stop("INT");
     let began = Instant::now();
     let answer = server.post(body()).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.code().as_str()),
-        (503, "DATABASE_ERROR")
-    );
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "DATABASE_ERROR"));
     let retry: u64 = answer.header("retry-after").parse().expect("whole seconds");
     assert!((1..=10).contains(&retry));
     // Held, but answered while an SDK still listens.
     assert!(began.elapsed() > Duration::from_secs(5) && began.elapsed() < Duration::from_secs(10));
     // A refused body cannot be kept now, so it is not refused either.
     let refused = server.post("{}").await;
-    assert_eq!(
-        (refused.status.as_u16(), refused.code().as_str()),
-        (503, "DATABASE_ERROR")
-    );
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "DATABASE_ERROR"));
     let health = server.get("/health").await;
     assert_eq!(
         (health.status.as_u16(), health.json()["status"].clone()),
@@ -268,43 +224,25 @@ async fn postgres_away_for_longer_is_said_and_then_over() {
     // No reason to send reports elsewhere: they are held.
     assert_eq!(server.get("/health/ready").await.status, 200);
     let read = server.get("/v1/sessions/s").await;
-    assert_eq!(
-        (read.status.as_u16(), read.code().as_str()),
-        (503, "DATABASE_ERROR")
-    );
+    assert_eq!((read.status.as_u16(), read.code().as_str()), (503, "DATABASE_ERROR"));
 
     cluster.start_again();
     assert_eq!(server.post(body()).await.status, 200);
     assert_eq!(server.get("/health").await.status, 200);
     assert_eq!(server.post("{}").await.status, 400);
-    assert!(
-        server
-            .metric("sessions_failed_total{code=\"DATABASE_ERROR\"}")
-            .await
-            >= 2.0
-    );
+    assert!(server.metric("sessions_failed_total{code=\"DATABASE_ERROR\"}").await >= 2.0);
     server.stop().await;
 }
 
 /// A table that is locked for long: the queue fills to its bound, then 503 at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_says_so_at_once() {
-    let bounds = Bounds {
-        queue_reports: 20,
-        in_flight: 1,
-        ..Bounds::default()
-    };
+    let bounds = Bounds { queue_reports: 20, in_flight: 1, ..Bounds::default() };
     let database = Database::new().await;
-    let options = ServerOptions {
-        bounds,
-        ..ServerOptions::default()
-    };
+    let options = ServerOptions { bounds, ..ServerOptions::default() };
     let server = Arc::new(Server::with(options, &database).await);
     let mut locker = database.connect().await;
-    sqlx::raw_sql("BEGIN; LOCK TABLE sessions")
-        .execute(&mut locker)
-        .await
-        .expect("locks");
+    sqlx::raw_sql("BEGIN; LOCK TABLE sessions").execute(&mut locker).await.expect("locks");
     let posts: Vec<_> = (0..30)
         .map(|number| {
             let server = Arc::clone(&server);
@@ -318,10 +256,7 @@ async fn a_full_queue_says_so_at_once() {
         .collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(server.metric("ingest_queue_reports").await <= 20.0);
-    sqlx::raw_sql("ROLLBACK")
-        .execute(&mut locker)
-        .await
-        .expect("unlocks");
+    sqlx::raw_sql("ROLLBACK").execute(&mut locker).await.expect("unlocks");
     let (mut stored, mut overloaded) = (0, 0);
     for post in posts {
         let (answer, took) = post.await.expect("answered");
@@ -347,30 +282,17 @@ async fn a_poison_row_fails_alone() {
     let poison = "ALTER TABLE sessions ADD CHECK (content_id <> 'poison')";
     server.database.execute(poison).await;
     let report = |number: i64| {
-        let content = if number == 137 || number == 400 {
-            "poison"
-        } else {
-            "fine"
-        };
+        let content = if number == 137 || number == 400 { "poison" } else { "fine" };
         json!({"sessionId": format!("p{number}"), "timestamp": now_ms(), "contentId": content})
     };
     let batch: Vec<_> = (0..500).map(report).collect();
     let answer = server.post_batch(json!(batch).to_string()).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let answer = answer.json();
-    assert_eq!(
-        (&answer["accepted"], &answer["rejected"]),
-        (&json!(498), &json!(2))
-    );
+    assert_eq!((&answer["accepted"], &answer["rejected"]), (&json!(498), &json!(2)));
     assert_eq!(answer["results"][137]["status"], "rejected");
     assert_eq!(answer["results"][400]["error"]["code"], "INVALID_SCHEMA");
-    assert_eq!(
-        server
-            .database
-            .number("SELECT count(*) FROM sessions")
-            .await,
-        498
-    );
+    assert_eq!(server.database.number("SELECT count(*) FROM sessions").await, 498);
     let kept = "SELECT count(*) FROM rejected_reports WHERE position('poison' IN convert_from(body, 'UTF8')) > 0";
     assert_eq!(server.database.number(kept).await, 2);
 }
@@ -378,35 +300,20 @@ async fn a_poison_row_fails_alone() {
 #[tokio::test]
 async fn what_cannot_be_kept_is_not_refused() {
     let server = Server::start().await;
-    server
-        .database
-        .execute("ALTER TABLE rejected_reports RENAME TO elsewhere")
-        .await;
+    server.database.execute("ALTER TABLE rejected_reports RENAME TO elsewhere").await;
     let answer = server.post(r#"{"sessionId":""}"#).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.code().as_str()),
-        (503, "DATABASE_ERROR")
-    );
-    server
-        .database
-        .execute("ALTER TABLE elsewhere RENAME TO rejected_reports")
-        .await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "DATABASE_ERROR"));
+    server.database.execute("ALTER TABLE elsewhere RENAME TO rejected_reports").await;
     assert_eq!(server.post(r#"{"sessionId":""}"#).await.status, 400);
 }
 
 #[tokio::test]
 async fn a_schema_that_is_broken_is_our_fault_and_says_no_more() {
     let server = Server::start().await;
-    server
-        .database
-        .execute("ALTER TABLE session_places RENAME TO elsewhere")
-        .await;
+    server.database.execute("ALTER TABLE session_places RENAME TO elsewhere").await;
     let body = json!({"sessionId": "s", "timestamp": now_ms()}).to_string();
     let answer = server.post(body).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.code().as_str()),
-        (500, "INTERNAL_ERROR")
-    );
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (500, "INTERNAL_ERROR"));
     assert!(answer.message().contains(answer.header("x-request-id")));
     assert!(!answer.text.contains("session_places"));
 }
@@ -419,10 +326,7 @@ async fn stopping_finishes_what_is_under_way() {
     let server = Server::with(ServerOptions::default(), &database).await;
     let mut locker = database.connect().await;
     let lock = "BEGIN; LOCK TABLE sessions";
-    sqlx::raw_sql(lock)
-        .execute(&mut locker)
-        .await
-        .expect("locks");
+    sqlx::raw_sql(lock).execute(&mut locker).await.expect("locks");
     let body = json!({"sessionId": "s", "timestamp": now_ms()}).to_string();
     let post = server.post(body);
     let stop = async {
@@ -433,10 +337,7 @@ async fn stopping_finishes_what_is_under_way() {
         assert_eq!(ready.status, 503);
         assert_eq!(ready.header("connection"), "close");
         assert_eq!(server.get("/health/live").await.status, 200);
-        sqlx::raw_sql("ROLLBACK")
-            .execute(&mut locker)
-            .await
-            .expect("unlocks");
+        sqlx::raw_sql("ROLLBACK").execute(&mut locker).await.expect("unlocks");
     };
     let (answer, ()) = tokio::join!(post, stop);
     assert_eq!(answer.status, 200, "{}", answer.text);
@@ -448,15 +349,10 @@ async fn stopping_finishes_what_is_under_way() {
 /// A frozen Postgres keeps neither health probes' connections nor the stopping server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen_backends_take_no_connection_along_and_do_not_hold_up_the_end() {
-    let cluster = tokio::task::spawn_blocking(Cluster::start)
-        .await
-        .expect("a cluster");
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.expect("a cluster");
     let database = Database::within(&cluster).await;
     let env = vec![("HIKARI_MAX_POOL_SIZE", "4".to_owned())];
-    let options = ServerOptions {
-        env,
-        ..ServerOptions::default()
-    };
+    let options = ServerOptions { env, ..ServerOptions::default() };
     let server = Server::with(options, &database).await;
     let body = || json!({"sessionId": "s", "timestamp": now_ms()}).to_string();
     assert_eq!(server.post(body()).await.status, 200);
@@ -464,10 +360,7 @@ async fn frozen_backends_take_no_connection_along_and_do_not_hold_up_the_end() {
     let pool = "SELECT pid::text FROM pg_stat_activity
                 WHERE datname = current_database() AND pid <> pg_backend_pid()";
     let frozen = database.lines(pool).await;
-    let frozen: Vec<i32> = frozen
-        .iter()
-        .map(|pid| pid.parse().expect("a pid"))
-        .collect();
+    let frozen: Vec<i32> = frozen.iter().map(|pid| pid.parse().expect("a pid")).collect();
     let signal = |signal| {
         for pid in &frozen {
             let _ = kill(Pid::from_raw(*pid), signal);
@@ -488,19 +381,12 @@ async fn frozen_backends_take_no_connection_along_and_do_not_hold_up_the_end() {
         }
     };
     signal_all(Signal::SIGSTOP);
-    let refused = server
-        .request(reqwest::Method::POST, "/v1/sessions")
-        .body("{")
-        .send();
+    let refused = server.request(reqwest::Method::POST, "/v1/sessions").body("{").send();
     let refused = tokio::spawn(refused);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let began = Instant::now();
     server.stop().await;
-    assert!(
-        began.elapsed() < Duration::from_secs(30),
-        "took {:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(30), "took {:?}", began.elapsed());
     refused.abort();
     signal_all(Signal::SIGCONT);
     signal(Signal::SIGCONT);
@@ -512,20 +398,11 @@ async fn a_database_that_cannot_hold_every_text_is_refused() {
     let name = database.url.rsplit('/').next().expect("a name").to_owned();
     let ascii = format!("{name}_ascii");
     database
-        .execute(&format!(
-            "CREATE DATABASE {ascii} ENCODING 'SQL_ASCII' TEMPLATE template0"
-        ))
+        .execute(&format!("CREATE DATABASE {ascii} ENCODING 'SQL_ASCII' TEMPLATE template0"))
         .await;
     let url = database.url.replace(&name, &ascii);
-    let run = bin()
-        .arg("migrate")
-        .env("DATABASE_URL", url)
-        .output()
-        .expect("runs");
+    let run = bin().arg("migrate").env("DATABASE_URL", url).output().expect("runs");
     assert_eq!(run.status.code(), Some(1));
     let said = String::from_utf8_lossy(&run.stderr).into_owned();
-    assert!(
-        said.contains("SQL_ASCII") && said.contains("UTF8"),
-        "{said}"
-    );
+    assert!(said.contains("SQL_ASCII") && said.contains("UTF8"), "{said}");
 }

@@ -4,14 +4,8 @@
 //! Postgres is that of `M3W_TEST_PG_BIN` (a directory with `initdb` and `postgres`), or else
 //! the built-in one, fetched once.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests have an environment and a clock"
-)]
-#![expect(
-    unreachable_pub,
-    reason = "the support modules are shared by all tests"
-)]
+#![expect(clippy::disallowed_methods, reason = "tests have an environment and a clock")]
+#![expect(unreachable_pub, reason = "the support modules are shared by all tests")]
 
 mod cli;
 mod docs;

@@ -32,12 +32,7 @@ pub fn cache_dir() -> PathBuf {
     // Root's tests run the server as somebody else, who may not get at the target directory.
     let dir = std::env::temp_dir().join("media3watch-test-postgresql");
     fs::create_dir_all(&dir).expect("root may");
-    assert_eq!(
-        fs::metadata(&dir).expect("there").uid(),
-        0,
-        "somebody else's {}",
-        dir.display()
-    );
+    assert_eq!(fs::metadata(&dir).expect("there").uid(), 0, "somebody else's {}", dir.display());
     dir
 }
 
@@ -62,18 +57,12 @@ async fn start(data_dir: &Path) -> Result<ManagedPostgres, Error> {
 }
 
 async fn connect(postgres: &ManagedPostgres) -> PgConnection {
-    PgConnection::connect(postgres.url().expose_secret())
-        .await
-        .expect("it takes connections")
+    PgConnection::connect(postgres.url().expose_secret()).await.expect("it takes connections")
 }
 
 /// What the server says to `SHOW name`.
 async fn show(connection: &mut PgConnection, sql: &'static str) -> String {
-    sqlx::query(sql)
-        .fetch_one(connection)
-        .await
-        .expect("a row")
-        .get(0)
+    sqlx::query(sql).fetch_one(connection).await.expect("a row").get(0)
 }
 
 fn is_alive(pid: i32) -> bool {
@@ -103,14 +92,9 @@ async fn the_first_start_makes_a_durable_cluster_and_data_survives() {
     let root = dir.path().join("data");
     let steps = Mutex::new(Vec::new());
     let note = |progress| steps.lock().expect("no panic").push(progress);
-    let postgres = ManagedPostgres::start(settings(&root), &note)
-        .await
-        .expect("it starts");
+    let postgres = ManagedPostgres::start(settings(&root), &note).await.expect("it starts");
     let steps = steps.into_inner().expect("no panic");
-    assert!(
-        steps.ends_with(&[Progress::Initialising, Progress::Starting]),
-        "{steps:?}"
-    );
+    assert!(steps.ends_with(&[Progress::Initialising, Progress::Starting]), "{steps:?}");
 
     let mut connection = connect(&postgres).await;
     for (sql, wanted) in [
@@ -121,10 +105,7 @@ async fn the_first_start_makes_a_durable_cluster_and_data_survives() {
         ("SHOW server_encoding", "UTF8"),
         ("SHOW listen_addresses", "127.0.0.1"),
         ("SHOW password_encryption", "scram-sha-256"),
-        (
-            "SELECT datcollate FROM pg_database WHERE datname = current_database()",
-            "C",
-        ),
+        ("SELECT datcollate FROM pg_database WHERE datname = current_database()", "C"),
         (
             "SELECT current_user::text || rolsuper FROM pg_roles WHERE rolname = current_user",
             "media3watchfalse",
@@ -140,10 +121,7 @@ async fn the_first_start_makes_a_durable_cluster_and_data_survives() {
         "CREATE ROLE grafana LOGIN PASSWORD 'x'",
         "GRANT SELECT ON t TO grafana",
     ] {
-        sqlx::raw_sql(sql)
-            .execute(&mut connection)
-            .await
-            .expect(sql);
+        sqlx::raw_sql(sql).execute(&mut connection).await.expect(sql);
     }
 
     let port = postgres.port();
@@ -183,19 +161,10 @@ async fn the_hint_works_as_it_stands() {
         return;
     }
     let dir = data_dir();
-    let postgres = start(&dir.path().join("with a blank"))
-        .await
-        .expect("it starts");
+    let postgres = start(&dir.path().join("with a blank")).await.expect("it starts");
     let command = format!("{} -Atc 'SELECT 6 * 7'", postgres.psql_hint());
-    let output = Command::new("sh")
-        .args(["-c", &command])
-        .output()
-        .expect("a shell");
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "42\n",
-        "{command}: {output:?}"
-    );
+    let output = Command::new("sh").args(["-c", &command]).output().expect("a shell");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "42\n", "{command}: {output:?}");
     postgres.stop().await.expect("it stops");
 }
 
@@ -205,10 +174,7 @@ async fn the_second_start_is_refused_by_name() {
     let first = start(dir.path()).await.expect("it starts");
     let error = start(dir.path()).await.expect_err("taken");
     let text = error.to_string();
-    assert!(
-        text.contains(&format!("process {}", std::process::id())),
-        "{text}"
-    );
+    assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
     assert!(matches!(error, Error::Locked { .. }));
     connect(&first).await;
     first.stop().await.expect("it stops");
@@ -246,10 +212,7 @@ fn run_owner(dir: &Path, user: Option<&User>) -> (Child, String) {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     if let Some(user) = user {
-        command
-            .uid(user.uid.as_raw())
-            .gid(user.gid.as_raw())
-            .current_dir("/");
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).current_dir("/");
     }
     let mut child = command.spawn().expect("this program starts");
     let stdout = BufReader::new(child.stdout.take().expect("piped"));
@@ -263,24 +226,16 @@ fn run_owner(dir: &Path, user: Option<&User>) -> (Child, String) {
 }
 
 fn number(line: &str, nth: usize) -> i32 {
-    line.split(' ')
-        .nth(nth)
-        .and_then(|word| word.parse().ok())
-        .unwrap_or_else(|| panic!("{line}"))
+    line.split(' ').nth(nth).and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line}"))
 }
 
 #[tokio::test]
 async fn the_server_of_a_killed_owner_is_adopted() {
     let dir = data_dir();
-    install(&cache_dir(), MAVEN_CENTRAL, &|_| ())
-        .await
-        .expect("installed");
+    install(&cache_dir(), MAVEN_CENTRAL, &|_| ()).await.expect("installed");
     let (mut child, line) = run_owner(dir.path(), None);
     let refused = start(dir.path()).await.expect_err("taken").to_string();
-    assert!(
-        refused.contains(&format!("process {}", child.id())),
-        "{refused}"
-    );
+    assert!(refused.contains(&format!("process {}", child.id())), "{refused}");
     child.kill().expect("ours");
     child.wait().expect("ours");
     assert!(is_alive(number(&line, 1)), "the server lives on");
@@ -306,10 +261,7 @@ async fn a_killed_server_and_stale_files_are_no_obstacle() {
     let dir = data_dir();
     let postgres = start(dir.path()).await.expect("it starts");
     let mut connection = connect(&postgres).await;
-    sqlx::raw_sql("CREATE TABLE t AS SELECT 7 AS id")
-        .execute(&mut connection)
-        .await
-        .expect("made");
+    sqlx::raw_sql("CREATE TABLE t AS SELECT 7 AS id").execute(&mut connection).await.expect("made");
     kill(Pid::from_raw(postgres.pid()), Signal::SIGKILL).expect("it ran");
     drop(postgres);
     // As after a reboot: the number has gone to another process, of the server's own user.
@@ -355,28 +307,15 @@ async fn half_made_clusters_and_lost_passwords_are_mended() {
 #[tokio::test]
 async fn a_failed_start_shows_the_log() {
     let dir = data_dir();
-    start(dir.path())
-        .await
-        .expect("it starts")
-        .stop()
-        .await
-        .expect("it stops");
+    start(dir.path()).await.expect("it starts").stop().await.expect("it stops");
     let conf = dir.path().join("pgdata/postgresql.conf");
     let text = fs::read_to_string(&conf).expect("there");
     fs::write(&conf, format!("{text}\nshared_buffers = 'plenty'\n")).expect("written");
-    let error = start(dir.path())
-        .await
-        .expect_err("a wrong setting")
-        .to_string();
+    let error = start(dir.path()).await.expect_err("a wrong setting").to_string();
     assert!(error.contains("shared_buffers"), "{error}");
     assert!(error.contains("postgres.log"), "{error}");
     fs::write(&conf, text).expect("written");
-    start(dir.path())
-        .await
-        .expect("it starts")
-        .stop()
-        .await
-        .expect("it stops");
+    start(dir.path()).await.expect("it starts").stop().await.expect("it stops");
 }
 
 #[tokio::test]
@@ -386,9 +325,7 @@ async fn a_wrong_archive_is_refused() {
     settings.installed.clear();
     settings.repository =
         serve(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello");
-    let error = ManagedPostgres::start(settings, &|_| ())
-        .await
-        .expect_err("refused");
+    let error = ManagedPostgres::start(settings, &|_| ()).await.expect_err("refused");
     assert!(matches!(error, Error::Checksum { .. }), "{error}");
     let left: Vec<_> = fs::read_dir(dir.path().join("postgresql"))
         .expect("there")
@@ -411,22 +348,15 @@ async fn a_broken_download_is_tried_again_and_then_says_what_to_do() {
     // Ends before all of it has come.
     let repository =
         serve(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\nconnection: close\r\n\r\nhello");
-    let error = install(dir.path(), &repository, &count)
-        .await
-        .expect_err("cut off");
+    let error = install(dir.path(), &repository, &count).await.expect_err("cut off");
     assert!(matches!(error, Error::Download { .. }), "{error}");
     assert_eq!(*tries.lock().expect("no panic"), 3);
 
-    let error = install(dir.path(), "http://127.0.0.1:9", &|_| ())
-        .await
-        .expect_err("offline");
+    let error = install(dir.path(), "http://127.0.0.1:9", &|_| ()).await.expect_err("offline");
     let text = error.to_string();
-    for wanted in [
-        "http://127.0.0.1:9/io/zonky",
-        "DATABASE_URL",
-        "install PostgreSQL",
-        "HTTPS_PROXY",
-    ] {
+    for wanted in
+        ["http://127.0.0.1:9/io/zonky", "DATABASE_URL", "install PostgreSQL", "HTTPS_PROXY"]
+    {
         assert!(text.contains(wanted), "{wanted} is not in: {text}");
     }
 }
@@ -443,29 +373,20 @@ async fn without_a_download_the_server_of_this_machine_serves() {
         repository: "http://127.0.0.1:9".to_owned(),
         ..Settings::new(dir.path().join(data), path.as_deref())
     };
-    let postgres = ManagedPostgres::start(offline("a"), &|_| ())
-        .await
-        .expect("it starts");
+    let postgres = ManagedPostgres::start(offline("a"), &|_| ()).await.expect("it starts");
     connect(&postgres).await;
     postgres.stop().await.expect("it stops");
     let version = fs::read_to_string(dir.path().join("a/pgdata/PG_VERSION")).expect("there");
 
     // From then on the data belongs to that major version, and nothing is downloaded any more.
     let begin = Instant::now();
-    let postgres = ManagedPostgres::start(offline("a"), &|_| ())
-        .await
-        .expect("it starts");
-    assert!(
-        begin.elapsed() < Duration::from_secs(3),
-        "no attempt to download"
-    );
+    let postgres = ManagedPostgres::start(offline("a"), &|_| ()).await.expect("it starts");
+    assert!(begin.elapsed() < Duration::from_secs(3), "no attempt to download");
     postgres.stop().await.expect("it stops");
     if version.trim() != "18" {
         let mut settings = settings(&dir.path().join("a"));
         settings.installed.clear();
-        let error = ManagedPostgres::start(settings, &|_| ())
-            .await
-            .expect_err("wrong version");
+        let error = ManagedPostgres::start(settings, &|_| ()).await.expect_err("wrong version");
         assert!(matches!(error, Error::Version { .. }), "{error}");
         assert!(error.to_string().contains(version.trim()), "{error}");
     }
@@ -480,14 +401,8 @@ async fn root_is_told_which_directory_is_closed() {
     let closed = dir.path().join("closed");
     fs::create_dir(&closed).expect("created");
     fs::set_permissions(&closed, Permissions::from_mode(0o700)).expect("ours");
-    let error = start(&closed.join("data"))
-        .await
-        .expect_err("out of reach")
-        .to_string();
-    assert!(
-        error.contains(&format!("cannot enter {} (mode 700)", closed.display())),
-        "{error}"
-    );
+    let error = start(&closed.join("data")).await.expect_err("out of reach").to_string();
+    assert!(error.contains(&format!("cannot enter {} (mode 700)", closed.display())), "{error}");
     assert!(error.contains("M3W_DATA_DIR"), "{error}");
 }
 
@@ -499,18 +414,12 @@ async fn an_ordinary_user_has_a_server_of_its_own_that_root_can_take_over() {
     let Some(user) = User::from_name("nobody").expect("a user database") else {
         return;
     };
-    install(&cache_dir(), MAVEN_CENTRAL, &|_| ())
-        .await
-        .expect("installed");
+    install(&cache_dir(), MAVEN_CENTRAL, &|_| ()).await.expect("installed");
     let dir = data_dir();
     chown(dir.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).expect("root may");
     let (mut child, line) = run_owner(&dir.path().join("data"), Some(&user));
     assert!(line.starts_with("pid "), "{line}");
-    let owner = |name: &str| {
-        fs::metadata(dir.path().join("data").join(name))
-            .expect(name)
-            .uid()
-    };
+    let owner = |name: &str| fs::metadata(dir.path().join("data").join(name)).expect(name).uid();
     assert_eq!(owner("pgdata"), user.uid.as_raw());
     assert_eq!(owner("media3watch.pgpass"), user.uid.as_raw());
     let process = fs::metadata(format!("/proc/{}", number(&line, 1)));
@@ -518,14 +427,10 @@ async fn an_ordinary_user_has_a_server_of_its_own_that_root_can_take_over() {
     child.kill().expect("ours");
     child.wait().expect("ours");
 
-    let postgres = start(&dir.path().join("data"))
-        .await
-        .expect("root adopts it");
+    let postgres = start(&dir.path().join("data")).await.expect("root adopts it");
     assert_eq!(postgres.pid(), number(&line, 1));
     postgres.stop().await.expect("it stops");
-    let postgres = start(&dir.path().join("data"))
-        .await
-        .expect("root starts it");
+    let postgres = start(&dir.path().join("data")).await.expect("root starts it");
     postgres.stop().await.expect("it stops");
     assert_eq!(owner("pgdata"), user.uid.as_raw(), "it stays that user's");
     let (mut child, line) = run_owner(&dir.path().join("data"), Some(&user));

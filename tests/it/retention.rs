@@ -14,9 +14,7 @@ const DAY_MS: i64 = 86_400_000;
 
 async fn post_at(server: &Server, id: &str, received: i64, started: i64) {
     server.clock_ms.store(received, Ordering::Relaxed);
-    let start = jiff::Timestamp::from_millisecond(started)
-        .expect("a date")
-        .to_string();
+    let start = jiff::Timestamp::from_millisecond(started).expect("a date").to_string();
     let body = json!({
         "sessionId": id, "timestamp": received, "sessionStartDateIso": start,
         "timelineEvents": [{"timestampMs": received, "elapsedMs": 1, "playbackState": "PLAYING"}],
@@ -27,10 +25,7 @@ async fn post_at(server: &Server, id: &str, received: i64, started: i64) {
 
 /// A server that took a session a day for 200 days, when they happened.
 async fn with_history(options: ServerOptions, database: &Database) -> Server {
-    let options = ServerOptions {
-        now_ms: Some(NOW_MS - 200 * DAY_MS),
-        ..options
-    };
+    let options = ServerOptions { now_ms: Some(NOW_MS - 200 * DAY_MS), ..options };
     let server = Server::with(options, database).await;
     for age in (0..200).rev() {
         let time = NOW_MS - age * DAY_MS;
@@ -40,9 +35,7 @@ async fn with_history(options: ServerOptions, database: &Database) -> Server {
 }
 
 async fn count(database: &Database, table: &str) -> i64 {
-    database
-        .number(&format!("SELECT count(*) FROM {table}"))
-        .await
+    database.number(&format!("SELECT count(*) FROM {table}")).await
 }
 
 #[tokio::test]
@@ -57,10 +50,7 @@ async fn whole_months_are_dropped_and_the_edge_is_deleted() {
                       WHERE inhparent = 'sessions'::regclass ORDER BY 1 LIMIT 1";
     assert_eq!(database.lines(partitions).await, ["sessions_2026_08"]);
     let timelines = partitions.replace("'sessions'", "'session_timeline'");
-    assert_eq!(
-        database.lines(&timelines).await,
-        ["session_timeline_2026_08"]
-    );
+    assert_eq!(database.lines(&timelines).await, ["session_timeline_2026_08"]);
     for table in ["sessions", "session_timeline", "session_places"] {
         // Days 0 to 90: the oldest began exactly 90 days ago, to the millisecond.
         assert_eq!(count(&database, table).await, 91, "{table}");
@@ -69,18 +59,8 @@ async fn whole_months_are_dropped_and_the_edge_is_deleted() {
     assert_eq!(database.lines(oldest).await, ["day90"]);
 
     assert!(server.metric("retention_dropped_partitions_total").await >= 6.0);
-    assert!(
-        server
-            .metric("retention_deleted_rows_total{table=\"sessions\"}")
-            .await
-            >= 1.0
-    );
-    assert!(
-        server
-            .metric("retention_deleted_rows_total{table=\"session_places\"}")
-            .await
-            >= 109.0
-    );
+    assert!(server.metric("retention_deleted_rows_total{table=\"sessions\"}").await >= 1.0);
+    assert!(server.metric("retention_deleted_rows_total{table=\"session_places\"}").await >= 109.0);
     // A second run finds nothing to do.
     assert!(run_retention(&server.app).await);
     assert_eq!(count(&database, "sessions").await, 91);
@@ -90,10 +70,7 @@ async fn whole_months_are_dropped_and_the_edge_is_deleted() {
 async fn zero_keeps_everything() {
     let database = Database::new().await;
     let env = vec![("RETENTION_DAYS", "0".to_owned())];
-    let options = ServerOptions {
-        env,
-        ..ServerOptions::default()
-    };
+    let options = ServerOptions { env, ..ServerOptions::default() };
     let server = with_history(options, &database).await;
     assert!(run_retention(&server.app).await);
     assert_eq!(count(&database, "sessions").await, 200);
@@ -145,23 +122,14 @@ async fn a_late_report_for_a_session_already_gone_is_stored_at_its_receipt() {
 async fn two_instances_prune_at_once_while_reports_come_in() {
     let database = Database::new().await;
     let one = with_history(ServerOptions::default(), &database).await;
-    let options = ServerOptions {
-        now_ms: Some(NOW_MS),
-        ..ServerOptions::default()
-    };
+    let options = ServerOptions { now_ms: Some(NOW_MS), ..ServerOptions::default() };
     let two = Server::with(options, &database).await;
     // Half of them to sessions that are about to go.
     let reports = async {
         for round in 0..25 {
             post_at(&one, &format!("late{round}"), NOW_MS, NOW_MS - 100 * DAY_MS).await;
             let age = 91 + round * 4;
-            post_at(
-                &two,
-                &format!("day{age}"),
-                NOW_MS + 1,
-                NOW_MS - age * DAY_MS,
-            )
-            .await;
+            post_at(&two, &format!("day{age}"), NOW_MS + 1, NOW_MS - age * DAY_MS).await;
         }
     };
     let (first, second, ()) =
@@ -186,10 +154,7 @@ async fn a_slow_reader_delays_pruning_and_nobody_else() {
     let server = with_history(ServerOptions::default(), &database).await;
     let mut reader = database.connect().await;
     let hold = "BEGIN; SELECT count(*) FROM sessions";
-    sqlx::raw_sql(hold)
-        .execute(&mut reader)
-        .await
-        .expect("reads");
+    sqlx::raw_sql(hold).execute(&mut reader).await.expect("reads");
 
     let began = Instant::now();
     let write = async {
@@ -200,16 +165,10 @@ async fn a_slow_reader_delays_pruning_and_nobody_else() {
     };
     let (pruned, written) = tokio::join!(run_retention(&server.app), write);
     assert!(!pruned, "the reader is still there");
-    assert!(
-        written < Duration::from_secs(5),
-        "a report waited {written:?}"
-    );
+    assert!(written < Duration::from_secs(5), "a report waited {written:?}");
     drop(reader);
     while !run_retention(&server.app).await {
-        assert!(
-            began.elapsed() < Duration::from_secs(30),
-            "pruning never gets through"
-        );
+        assert!(began.elapsed() < Duration::from_secs(30), "pruning never gets through");
     }
     assert_eq!(count(&database, "sessions").await, 92);
 }

@@ -35,10 +35,7 @@ impl Seen {
     }
 
     fn session_id(&self) -> String {
-        self.report()["sessionId"]
-            .as_str()
-            .expect("a session id")
-            .to_owned()
+        self.report()["sessionId"].as_str().expect("a session id").to_owned()
     }
 
     fn timestamp(&self) -> u64 {
@@ -76,11 +73,8 @@ impl Server {
         probe_status: u16,
         answering: impl Fn(&Seen, &[Seen]) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        let recorder = Recorder {
-            seen: Arc::default(),
-            answering: Arc::new(answering),
-            probe_status,
-        };
+        let recorder =
+            Recorder { seen: Arc::default(), answering: Arc::new(answering), probe_status };
         let router = Router::new().fallback(handle).with_state(recorder.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -89,9 +83,7 @@ impl Server {
                 let service = TowerToHyperService::new(router.clone());
                 tokio::spawn(async move {
                     let connection = auto::Builder::new(TokioExecutor::new());
-                    let _ = connection
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
+                    let _ = connection.serve_connection(TokioIo::new(stream), service).await;
                 });
             }
         });
@@ -107,12 +99,7 @@ impl Server {
     }
 
     async fn simulate(&self, arguments: &[&str]) -> Run {
-        Run::of(
-            self.spawn(arguments)
-                .wait_with_output()
-                .await
-                .expect("it ran"),
-        )
+        Run::of(self.spawn(arguments).wait_with_output().await.expect("it ran"))
     }
 }
 
@@ -142,42 +129,27 @@ async fn handle(
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = StatusCode::from_u16(status).expect("a status");
     for (name, value) in more_headers {
-        response
-            .headers_mut()
-            .insert(*name, value.parse().expect("a header"));
+        response.headers_mut().insert(*name, value.parse().expect("a header"));
     }
     response
 }
 
 fn decode(headers: &HeaderMap, body: &Bytes) -> Vec<Value> {
     let mut text = String::new();
-    if headers
-        .get("content-encoding")
-        .is_some_and(|encoding| encoding == "gzip")
-    {
-        flate2::read::GzDecoder::new(&body[..])
-            .read_to_string(&mut text)
-            .expect("gzip");
+    if headers.get("content-encoding").is_some_and(|encoding| encoding == "gzip") {
+        flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text).expect("gzip");
         assert_eq!(headers["content-type"], "application/x-ndjson");
         assert!(text.len() < 6 * 1024 * 1024);
     } else {
         text = String::from_utf8(body.to_vec()).expect("UTF-8");
         assert_eq!(headers["content-type"], "application/json; charset=utf-8");
     }
-    text.lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect()
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 fn spawn(address: SocketAddr, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_media3watch"))
-        .args([
-            "simulate",
-            "--url",
-            &format!("http://{address}"),
-            "--key",
-            KEY,
-        ])
+        .args(["simulate", "--url", &format!("http://{address}"), "--key", KEY])
         .args(arguments)
         .env_remove("http_proxy")
         .env_remove("HTTP_PROXY")
@@ -201,15 +173,8 @@ impl Run {
     fn of(output: Output) -> Self {
         let out = String::from_utf8(output.stdout).expect("UTF-8");
         let err = String::from_utf8(output.stderr).expect("UTF-8");
-        assert!(
-            !out.contains(KEY) && !err.contains(KEY),
-            "the key was printed"
-        );
-        Self {
-            code: output.status.code(),
-            out,
-            err,
-        }
+        assert!(!out.contains(KEY) && !err.contains(KEY), "the key was printed");
+        Self { code: output.status.code(), out, err }
     }
 
     fn json(&self) -> Value {
@@ -228,10 +193,7 @@ fn error(code: &str) -> Value {
 fn by_session(seen: &[Seen]) -> BTreeMap<String, Vec<Seen>> {
     let mut sessions: BTreeMap<String, Vec<Seen>> = BTreeMap::new();
     for seen in seen {
-        sessions
-            .entry(seen.session_id())
-            .or_default()
-            .push(seen.clone());
+        sessions.entry(seen.session_id()).or_default().push(seen.clone());
     }
     sessions
 }
@@ -266,21 +228,13 @@ async fn live_viewers_report_as_the_sdk_does() {
         let paced = &reports[..reports.len() - 1];
         assert!(paced.is_sorted_by(|a, b| b.timestamp() - a.timestamp() >= 1_000));
         let mut elapsed = BTreeSet::new();
-        for event in reports
-            .iter()
-            .filter_map(|r| r.report()["timelineEvents"].as_array())
-            .flatten()
+        for event in
+            reports.iter().filter_map(|r| r.report()["timelineEvents"].as_array()).flatten()
         {
-            assert!(
-                elapsed.insert(event["elapsedMs"].as_u64()),
-                "no entry is sent twice"
-            );
+            assert!(elapsed.insert(event["elapsedMs"].as_u64()), "no entry is sent twice");
         }
         if reports.len() > 1 {
-            assert!(
-                !reports[0].report()["sdkVersion"].is_null(),
-                "only C reports while playing"
-            );
+            assert!(!reports[0].report()["sdkVersion"].is_null(), "only C reports while playing");
         }
     }
     assert!(sessions.values().any(|reports| reports.len() > 2));
@@ -289,19 +243,14 @@ async fn live_viewers_report_as_the_sdk_does() {
     let again = Server::start(|_, _| stored()).await;
     again.simulate(&arguments).await;
     let ids: BTreeSet<_> = sessions.into_keys().collect();
-    let same = by_session(&again.seen())
-        .into_keys()
-        .filter(|id| ids.contains(id))
-        .count();
+    let same = by_session(&again.seen()).into_keys().filter(|id| ids.contains(id)).count();
     assert!(same >= 12, "{same}");
 }
 
 #[tokio::test]
 async fn retry_after_is_honoured_and_the_hint_is_given() {
     let server = Server::start(|seen, before| {
-        let is_first = before
-            .iter()
-            .all(|other| other.session_id() != seen.session_id());
+        let is_first = before.iter().all(|other| other.session_id() != seen.session_id());
         if is_first {
             (429, &[("retry-after", "2")], error("RATE_LIMIT_EXCEEDED"))
         } else {
@@ -309,9 +258,7 @@ async fn retry_after_is_honoured_and_the_hint_is_given() {
         }
     })
     .await;
-    let run = server
-        .simulate(&["--viewers", "20", "--for", "6s", "--seed", "2"])
-        .await;
+    let run = server.simulate(&["--viewers", "20", "--for", "6s", "--seed", "2"]).await;
     assert_eq!(run.code, Some(0), "{run:?}");
     assert!(run.out.contains("429 RATE_LIMIT_EXCEEDED") && run.out.contains("RATE_LIMIT_REQUESTS"));
 
@@ -339,30 +286,20 @@ async fn after_an_outage_the_newest_report_of_each_session_arrives() {
         }
     })
     .await;
-    let run = server
-        .simulate(&["--viewers", "20", "--for", "8s", "--seed", "3", "--json"])
-        .await;
+    let run = server.simulate(&["--viewers", "20", "--for", "8s", "--seed", "3", "--json"]).await;
     assert_eq!(run.code, Some(0), "{run:?}");
     let summary = run.json();
     assert!(summary["retried"].as_u64() > Some(0), "{summary}");
-    assert!(
-        summary["reports"]["superseded"].as_u64() > Some(0),
-        "{summary}"
-    );
+    assert!(summary["reports"]["superseded"].as_u64() > Some(0), "{summary}");
     assert_eq!(summary["not_accepted"][0]["code"], "DATABASE_ERROR");
     assert!(summary["hint"].is_null());
 
     let mut posts: BTreeMap<(String, u64), usize> = BTreeMap::new();
     let seen = server.seen();
     for seen in &seen {
-        *posts
-            .entry((seen.session_id(), seen.timestamp()))
-            .or_default() += 1;
+        *posts.entry((seen.session_id(), seen.timestamp())).or_default() += 1;
     }
-    assert!(
-        posts.values().any(|count| *count > 1),
-        "a report was sent again"
-    );
+    assert!(posts.values().any(|count| *count > 1), "a report was sent again");
     // Everything that was built is accounted for: delivered, replaced, or given up.
     let number = |name: &str| summary["reports"][name].as_u64().unwrap_or_default();
     let distinct = posts.len() as u64;
@@ -373,45 +310,28 @@ async fn after_an_outage_the_newest_report_of_each_session_arrives() {
 #[tokio::test]
 async fn a_refused_report_is_dropped_for_good() {
     let server = Server::start(|_, _| (400, &[], error("INVALID_SCHEMA"))).await;
-    let run = server
-        .simulate(&["--viewers", "6", "--for", "4s", "--json"])
-        .await;
+    let run = server.simulate(&["--viewers", "6", "--for", "4s", "--json"]).await;
     assert_eq!(run.code, Some(1), "nothing was accepted");
     let seen = server.seen();
-    let distinct: BTreeSet<_> = seen
-        .iter()
-        .map(|s| (s.session_id(), s.timestamp()))
-        .collect();
+    let distinct: BTreeSet<_> = seen.iter().map(|s| (s.session_id(), s.timestamp())).collect();
     assert_eq!(distinct.len(), seen.len(), "nothing was sent twice");
     let reason = &run.json()["not_accepted"][0];
-    assert_eq!(
-        reason,
-        &json!({"status": 400, "code": "INVALID_SCHEMA", "count": seen.len()})
-    );
+    assert_eq!(reason, &json!({"status": 400, "code": "INVALID_SCHEMA", "count": seen.len()}));
 }
 
 #[tokio::test]
 async fn a_wrong_key_ends_the_run_at_once() {
     let server = Server::with_probe(401, |_, _| stored()).await;
     let began = Instant::now();
-    for arguments in [
-        &["--for", "60s"][..],
-        &["--history", "30d", "--sessions", "100000"][..],
-    ] {
+    for arguments in [&["--for", "60s"][..], &["--history", "30d", "--sessions", "100000"][..]] {
         let run = server.simulate(arguments).await;
         assert_eq!(run.code, Some(1));
-        assert!(
-            run.err.contains("does not know this key") && run.out.is_empty(),
-            "{run:?}"
-        );
+        assert!(run.err.contains("does not know this key") && run.out.is_empty(), "{run:?}");
     }
     assert!(server.seen().is_empty());
 
     // Some servers show it only when something is sent.
-    for (status, says) in [
-        (401, "does not know this key"),
-        (403, "does not let this key"),
-    ] {
+    for (status, says) in [(401, "does not know this key"), (403, "does not let this key")] {
         let server = Server::start(move |_, _| (status, &[], error("NO"))).await;
         for arguments in [&["--for", "60s"][..], &["--history", "30d"][..]] {
             let run = server.simulate(arguments).await;
@@ -427,10 +347,7 @@ async fn nobody_there_is_said_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     drop(listener);
-    let output = spawn(address, &["--for", "60s"])
-        .wait_with_output()
-        .await
-        .expect("it ran");
+    let output = spawn(address, &["--for", "60s"]).wait_with_output().await.expect("it ran");
     let run = Run::of(output);
     assert_eq!(run.code, Some(1));
     let says = format!("no Media3Watch server answers at URL: http://{address}");
@@ -465,10 +382,7 @@ async fn history_goes_in_batches_and_repeats_itself() {
     assert_eq!(summary["reports"]["accepted"], 2_500);
     assert_eq!(summary["reports"]["sent"], 2_500);
     assert_eq!(summary["outcomes"]["stored"], 2_500);
-    assert_eq!(
-        (&summary["retried"], &summary["requests"]),
-        (&json!(1), &json!(4))
-    );
+    assert_eq!((&summary["retried"], &summary["requests"]), (&json!(1), &json!(4)));
     assert_eq!(summary["until"], "2026-02-14T10:30:00.000Z");
 
     let sent = |server: &Server| -> BTreeMap<String, String> {
@@ -476,18 +390,14 @@ async fn history_goes_in_batches_and_repeats_itself() {
         assert!(seen.iter().all(|batch| batch.path == "/v1/sessions/batch"));
         assert!(seen.iter().all(|batch| batch.reports.len() <= 1_000));
         let reports = seen.iter().flat_map(|batch| &batch.reports);
-        reports
-            .map(|report| (report["sessionId"].to_string(), report.to_string()))
-            .collect()
+        reports.map(|report| (report["sessionId"].to_string(), report.to_string())).collect()
     };
     let first = sent(&server);
     assert_eq!(first.len(), 2_500);
 
     // Another number of requests in flight changes nothing.
     let again = Server::start(|seen, _| (200, &[], all_stored(seen.reports.len()))).await;
-    again
-        .simulate(&[&arguments[..], &["--concurrency", "1"]].concat())
-        .await;
+    again.simulate(&[&arguments[..], &["--concurrency", "1"]].concat()).await;
     assert_eq!(sent(&again), first);
 }
 
@@ -505,9 +415,7 @@ async fn rejected_neighbours_in_a_batch_are_counted() {
         (200, &[], answer)
     })
     .await;
-    let run = server
-        .simulate(&["--history", "1d", "--sessions", "50", "--json"])
-        .await;
+    let run = server.simulate(&["--history", "1d", "--sessions", "50", "--json"]).await;
     let summary = run.json();
     assert_eq!(run.code, Some(0));
     assert_eq!(summary["reports"]["refused"], 1);

@@ -27,11 +27,7 @@ async fn impatient(connections: usize) -> Server {
         body: BODY,
         ..Limits::default()
     };
-    let options = ServerOptions {
-        now_ms: Some(NOW_MS),
-        limits,
-        ..ServerOptions::default()
-    };
+    let options = ServerOptions { now_ms: Some(NOW_MS), limits, ..ServerOptions::default() };
     Server::with(options, &Database::new().await).await
 }
 
@@ -46,11 +42,7 @@ fn post(body: &str, length: usize) -> String {
 }
 
 async fn is_healthy(connection: &mut Raw) {
-    assert!(
-        connection
-            .write("GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
-            .await
-    );
+    assert!(connection.write("GET /health HTTP/1.1\r\nHost: h\r\n\r\n").await);
     let (head, _) = connection.answer().await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
 }
@@ -73,23 +65,15 @@ async fn drip(connection: &mut Raw, text: &str, pace: Duration) -> Duration {
 #[track_caller]
 fn is_about(took: Duration, limit: Duration) {
     let least = limit.saturating_sub(Duration::from_millis(100));
-    assert!(
-        least <= took && took < limit + SLACK,
-        "{took:?} of {limit:?}"
-    );
+    assert!(least <= took && took < limit + SLACK, "{took:?} of {limit:?}");
 }
 
 #[tokio::test]
 async fn a_connection_that_sends_nothing_is_cut_off() {
     let server = impatient(100).await;
-    for first in [
-        "",
-        "G",
-        "GET /health HTTP/1.1\r\nHost: h\r\n",
-        "P",
-        "PRI * HTTP/2.0\r\n",
-        PREFACE,
-    ] {
+    for first in
+        ["", "G", "GET /health HTTP/1.1\r\nHost: h\r\n", "P", "PRI * HTTP/2.0\r\n", PREFACE]
+    {
         let mut raw = Raw::connect(server.address).await;
         raw.write(first).await;
         is_about(raw.closed_after(HEAD + SLACK).await, HEAD);
@@ -102,10 +86,7 @@ async fn a_connection_that_sends_nothing_is_cut_off() {
 #[tokio::test]
 async fn dripping_a_head_wins_no_time() {
     let server = impatient(100).await;
-    let head = format!(
-        "GET /health HTTP/1.1\r\nHost: h\r\nX-Long: {}",
-        "x".repeat(1_000)
-    );
+    let head = format!("GET /health HTTP/1.1\r\nHost: h\r\nX-Long: {}", "x".repeat(1_000));
     let pace = Duration::from_millis(40);
     let mut raw = Raw::connect(server.address).await;
     is_about(drip(&mut raw, &head, pace).await, HEAD);
@@ -139,10 +120,7 @@ async fn a_body_that_stands_still_or_drips_is_cut_off() {
     // Never still, and never done.
     let mut raw = Raw::connect(server.address).await;
     raw.write(post("", 1_000)).await;
-    is_about(
-        drip(&mut raw, &" ".repeat(1_000), Duration::from_millis(100)).await,
-        BODY,
-    );
+    is_about(drip(&mut raw, &" ".repeat(1_000), Duration::from_millis(100)).await, BODY);
     // Slow, but in time, also when that is longer than a head may take.
     let mut raw = Raw::connect(server.address).await;
     raw.write(post("", body.len())).await;
@@ -180,10 +158,7 @@ async fn an_idle_connection_stays_usable_for_its_time() {
     }
     sleep(IDLE).await;
     let open = server.metric("http_server_connections").await;
-    assert!(
-        (open - 1.0).abs() < 0.5,
-        "{open}: pings kept an idle connection open"
-    );
+    assert!((open - 1.0).abs() < 0.5, "{open}: pings kept an idle connection open");
 }
 
 #[tokio::test]
@@ -202,9 +177,7 @@ async fn more_connections_than_allowed_wait_for_their_turn() {
     // The others are not harmed.
     is_healthy(&mut five[0]).await;
     five.pop();
-    let (head, _) = timeout(Duration::from_secs(1), sixth.answer())
-        .await
-        .expect("its turn");
+    let (head, _) = timeout(Duration::from_secs(1), sixth.answer()).await.expect("its turn");
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     // Nobody has to leave by themselves: idle connections make room.
     let mut seventh = Raw::connect(server.address).await;
@@ -228,18 +201,12 @@ async fn clients_that_hang_up_leave_nothing_behind() {
             _ => &whole[..],
         };
         raw.write(sent).await;
-        sleep(Duration::from_micros(
-            u64::try_from(number).expect("small") * 50,
-        ))
-        .await;
+        sleep(Duration::from_micros(u64::try_from(number).expect("small") * 50)).await;
     });
     futures_util::future::join_all(clients).await;
 
     let is_settled = async || {
-        let rows = server
-            .database
-            .number("SELECT count(*) FROM sessions")
-            .await;
+        let rows = server.database.number("SELECT count(*) FROM sessions").await;
         let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                     AND pid <> pg_backend_pid() AND (state <> 'idle' OR xact_start IS NOT NULL)";
         let busy = server.database.number(busy).await;
@@ -253,19 +220,12 @@ async fn clients_that_hang_up_leave_nothing_behind() {
         if found == (100, 0) && open < 1.5 {
             break;
         }
-        assert!(
-            Instant::now() < deadline,
-            "(rows, busy) {found:?}, {open} open"
-        );
+        assert!(Instant::now() < deadline, "(rows, busy) {found:?}, {open} open");
         sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(server.get("/health").await.status, 200);
     assert_eq!(server.post(report("after")).await.status, 200);
-    for gauge in [
-        "ingest_queue_reports",
-        "ingest_queue_bytes",
-        "db_connection_pool_active",
-    ] {
+    for gauge in ["ingest_queue_reports", "ingest_queue_bytes", "db_connection_pool_active"] {
         assert!(server.metric(gauge).await < 0.5, "{gauge}");
     }
 }

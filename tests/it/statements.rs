@@ -50,9 +50,7 @@ async fn server_with_months() -> Server {
 
 async fn plan(database: &Database, sql: &str) -> String {
     database
-        .lines(&format!(
-            "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) {sql}"
-        ))
+        .lines(&format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) {sql}"))
         .await
         .join("\n")
 }
@@ -62,23 +60,14 @@ async fn the_documented_statements_prune_or_use_an_index() {
     let server = server_with_months().await;
     let mut connection = server.database.connect().await;
     for sql in STATEMENTS {
-        let rows = sqlx::query(AssertSqlSafe(sql))
-            .fetch_all(&mut connection)
-            .await
-            .expect(sql);
+        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut connection).await.expect(sql);
         assert!(!rows.is_empty(), "{sql}");
         let plan = plan(&server.database, sql).await;
-        assert!(
-            plan.contains("Index") || plan.contains("Subplans Removed"),
-            "{sql}\n{plan}"
-        );
+        assert!(plan.contains("Index") || plan.contains("Subplans Removed"), "{sql}\n{plan}");
         // Months before the last seven days are never read.
-        let scanned = plan
-            .lines()
-            .filter(|line| line.contains("Scan") && line.contains(" on sessions_"));
-        let read = scanned
-            .filter(|line| !line.contains("never executed"))
-            .count();
+        let scanned =
+            plan.lines().filter(|line| line.contains("Scan") && line.contains(" on sessions_"));
+        let read = scanned.filter(|line| !line.contains("never executed")).count();
         assert!(read <= 5, "{sql}\n{plan}");
         let old = crate::support::now_ms() - 60 * 86_400_000;
         let old = jiff::Timestamp::from_millisecond(old)
@@ -93,10 +82,7 @@ async fn the_documented_statements_prune_or_use_an_index() {
 async fn lookups_lists_errors_and_content_use_their_indexes() {
     let server = server_with_months().await;
     let database = &server.database;
-    let id = database
-        .value("SELECT min(session_id) FROM sessions")
-        .await
-        .expect("an id");
+    let id = database.value("SELECT min(session_id) FROM sessions").await.expect("an id");
     for (sql, index) in [
         (format!("SELECT * FROM sessions WHERE session_id = '{id}'"), "pkey"),
         (format!("SELECT * FROM session_timeline WHERE session_id = '{id}'"), "pkey"),
@@ -157,13 +143,8 @@ async fn updates_of_running_sessions_are_heap_only() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(250)).await;
     }
-    let share: f64 = server
-        .database
-        .value(share)
-        .await
-        .expect("updates")
-        .parse()
-        .expect("a number");
+    let share: f64 =
+        server.database.value(share).await.expect("updates").parse().expect("a number");
     assert!(share >= 90.0, "only {share} % of updates are heap-only");
 }
 

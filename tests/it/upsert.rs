@@ -29,10 +29,7 @@ fn body(id: &str, timestamp: i64, play_time: i64) -> String {
 
 fn statuses(answer: &Value) -> Vec<&str> {
     let results = answer["results"].as_array().expect("results");
-    results
-        .iter()
-        .map(|result| result["status"].as_str().expect("a status"))
-        .collect()
+    results.iter().map(|result| result["status"].as_str().expect("a status")).collect()
 }
 
 async fn row(database: &Database, id: &str) -> String {
@@ -53,17 +50,11 @@ async fn newer_replaces_older_changes_nothing_and_timelines_add_up() {
         (NOW_MS + 2, 999, "duplicate"),
         (NOW_MS + 3, 50, "updated"),
     ] {
-        assert_eq!(
-            server.post(body("s", timestamp, play_time)).await.status,
-            200
-        );
+        assert_eq!(server.post(body("s", timestamp, play_time)).await.status, 200);
         let series = format!("sessions_ingested_total{{outcome=\"{outcome}\",tenant=\"default\"}}");
         assert!(server.metric(&series).await >= 1.0, "{outcome}");
     }
-    assert_eq!(
-        row(&server.database, "s").await,
-        "1 rows, 3 reports, played 50"
-    );
+    assert_eq!(row(&server.database, "s").await, "1 rows, 3 reports, played 50");
     // 100, 300, 200, 999, 50, and the one that all of them repeat.
     let entries = "SELECT count(*) FROM session_timeline WHERE session_id = 's'";
     assert_eq!(server.database.number(entries).await, 6);
@@ -72,34 +63,14 @@ async fn newer_replaces_older_changes_nothing_and_timelines_add_up() {
 #[tokio::test]
 async fn a_batch_is_as_good_as_one_by_one() {
     let server = Server::at(NOW_MS).await;
-    let reports: Vec<String> = [10, 30, 20, 30, 40]
-        .map(|t| body("s", NOW_MS + t, t))
-        .into();
-    let answer = server
-        .post_batch(format!("[{}]", reports.join(",")))
-        .await
-        .json();
-    assert_eq!(
-        statuses(&answer),
-        ["stored", "stored", "stale", "duplicate", "stored"]
-    );
+    let reports: Vec<String> = [10, 30, 20, 30, 40].map(|t| body("s", NOW_MS + t, t)).into();
+    let answer = server.post_batch(format!("[{}]", reports.join(","))).await.json();
+    assert_eq!(statuses(&answer), ["stored", "stored", "stale", "duplicate", "stored"]);
     assert_eq!(answer["accepted"], 5);
-    assert_eq!(
-        row(&server.database, "s").await,
-        "1 rows, 3 reports, played 40"
-    );
-    let again = server
-        .post_batch(format!("[{}]", reports.join(",")))
-        .await
-        .json();
-    assert_eq!(
-        statuses(&again),
-        ["stale", "stale", "stale", "stale", "duplicate"]
-    );
-    assert_eq!(
-        row(&server.database, "s").await,
-        "1 rows, 3 reports, played 40"
-    );
+    assert_eq!(row(&server.database, "s").await, "1 rows, 3 reports, played 40");
+    let again = server.post_batch(format!("[{}]", reports.join(","))).await.json();
+    assert_eq!(statuses(&again), ["stale", "stale", "stale", "stale", "duplicate"]);
+    assert_eq!(row(&server.database, "s").await, "1 rows, 3 reports, played 40");
 }
 
 #[tokio::test]
@@ -111,21 +82,14 @@ async fn any_order_ends_in_the_same_row() {
         let mut reports: Vec<i64> = (1..=8).chain(3..=5).collect();
         reports.shuffle(&mut rng);
         for chunk in reports.chunks(rng.random_range(1..=4)) {
-            let lines: Vec<String> = chunk
-                .iter()
-                .map(|t| body(&id, NOW_MS + t, t * 10))
-                .collect();
+            let lines: Vec<String> = chunk.iter().map(|t| body(&id, NOW_MS + t, t * 10)).collect();
             let answer = server.post_batch(format!("[{}]", lines.join(","))).await;
             assert_eq!(answer.status, 200, "{reports:?}");
         }
         let newest = format!(
             "SELECT count(*) || ' ' || max(play_time_ms) FROM sessions WHERE session_id = '{id}'"
         );
-        assert_eq!(
-            server.database.value(&newest).await.expect("a row"),
-            "1 80",
-            "{reports:?}"
-        );
+        assert_eq!(server.database.value(&newest).await.expect("a row"), "1 80", "{reports:?}");
         let entries = format!("SELECT count(*) FROM session_timeline WHERE session_id = '{id}'");
         assert_eq!(server.database.number(&entries).await, 9, "{reports:?}");
     }
@@ -136,18 +100,10 @@ async fn a_session_that_crosses_midnight_of_the_first_keeps_its_month() {
     let server = Server::at(MONTH_END_MS).await;
     for minute in 0..3 {
         let time = MONTH_END_MS + minute * 60_000;
-        server
-            .clock_ms
-            .store(time, std::sync::atomic::Ordering::Relaxed);
+        server.clock_ms.store(time, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(server.post(body("s", time, minute + 1)).await.status, 200);
         // A session that begins then gets its own month.
-        assert_eq!(
-            server
-                .post(body(&format!("new{minute}"), time, 1))
-                .await
-                .status,
-            200
-        );
+        assert_eq!(server.post(body(&format!("new{minute}"), time, 1)).await.status, 200);
     }
     let months =
         "SELECT tableoid::regclass::text || ' ' || session_id FROM sessions ORDER BY session_id";
@@ -160,10 +116,7 @@ async fn a_session_that_crosses_midnight_of_the_first_keeps_its_month() {
     assert_eq!(server.database.lines(months).await, expected);
     let timeline =
         "SELECT DISTINCT tableoid::regclass::text FROM session_timeline WHERE session_id = 's'";
-    assert_eq!(
-        server.database.lines(timeline).await,
-        ["session_timeline_2026_11"]
-    );
+    assert_eq!(server.database.lines(timeline).await, ["session_timeline_2026_11"]);
 }
 
 #[tokio::test]
@@ -180,30 +133,13 @@ async fn partitions_are_there_ahead_of_time_and_on_demand() {
     ];
     assert_eq!(server.database.lines(partitions).await, ahead);
     // 80 days back, within the 90 that are kept.
-    assert_eq!(
-        server
-            .post(body("old", MONTH_END_MS - 80 * 86_400_000, 1))
-            .await
-            .status,
-        200
-    );
+    assert_eq!(server.post(body("old", MONTH_END_MS - 80 * 86_400_000, 1)).await.status, 200);
     let on_demand = "SELECT tableoid::regclass::text FROM sessions WHERE session_id = 'old'";
     assert_eq!(server.database.lines(on_demand).await, ["sessions_2026_09"]);
     // Somebody drops a partition that this instance knows: it is made again.
-    server
-        .database
-        .execute("DROP TABLE sessions_2026_12, session_timeline_2026_12")
-        .await;
-    server
-        .clock_ms
-        .fetch_add(60_000, std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(
-        server
-            .post(body("next", MONTH_END_MS + 60_000, 1))
-            .await
-            .status,
-        200
-    );
+    server.database.execute("DROP TABLE sessions_2026_12, session_timeline_2026_12").await;
+    server.clock_ms.fetch_add(60_000, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(server.post(body("next", MONTH_END_MS + 60_000, 1)).await.status, 200);
 }
 
 #[tokio::test]
@@ -216,10 +152,7 @@ async fn the_same_id_in_two_tenants_is_two_sessions() {
     };
     let store = &server.app.store;
     let applied = store
-        .upsert(
-            &[received("a", 1), received("b", 2)],
-            Duration::from_secs(5),
-        )
+        .upsert(&[received("a", 1), received("b", 2)], Duration::from_secs(5))
         .await
         .expect("stored");
     assert_eq!(applied, [Applied::Stored, Applied::Stored]);
@@ -227,11 +160,7 @@ async fn the_same_id_in_two_tenants_is_two_sessions() {
     assert_eq!(server.database.lines(rows).await, ["a 1", "b 2"]);
     // Neither is the default tenant's to see.
     assert_eq!(server.get("/v1/sessions/s").await.status, 404);
-    let of_a = store
-        .session(&Tenant::new("a"), "s")
-        .await
-        .expect("read")
-        .expect("there");
+    let of_a = store.session(&Tenant::new("a"), "s").await.expect("read").expect("there");
     assert!(of_a.contains(r#""play_time_ms": 1,"#), "{of_a}");
     let places = "SELECT count(*) FROM session_places p
                   JOIN sessions s ON p.key = session_key(s.tenant_id, s.session_id)";
@@ -246,10 +175,7 @@ async fn two_instances_write_the_same_hot_sessions() {
     const CLIENTS: i64 = 16;
     const ROUNDS: i64 = 25;
     let database = Database::new().await;
-    let options = || ServerOptions {
-        now_ms: Some(NOW_MS),
-        ..ServerOptions::default()
-    };
+    let options = || ServerOptions { now_ms: Some(NOW_MS), ..ServerOptions::default() };
     let one = Server::with(options(), &database).await;
     let two = Server::with(options(), &database).await;
     let servers = Arc::new([one, two]);
@@ -277,17 +203,11 @@ async fn two_instances_write_the_same_hot_sessions() {
         client.await.expect("no client failed");
     }
     let newest = ROUNDS * CLIENTS - 1;
-    assert_eq!(
-        database.number("SELECT count(*) FROM sessions").await,
-        SESSIONS
-    );
+    assert_eq!(database.number("SELECT count(*) FROM sessions").await, SESSIONS);
     let right = format!("SELECT count(*) FROM sessions WHERE play_time_ms = {newest}");
     assert_eq!(database.number(&right).await, SESSIONS);
     let entries = "SELECT count(*) FROM session_timeline";
-    assert_eq!(
-        database.number(entries).await,
-        SESSIONS * (ROUNDS * CLIENTS)
-    );
+    assert_eq!(database.number(entries).await, SESSIONS * (ROUNDS * CLIENTS));
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(database.number(deadlocks).await, 0);
 }

@@ -93,12 +93,7 @@ impl Client {
     pub(super) async fn probe(&self) -> anyhow::Result<()> {
         let base = &self.base;
         let nobody = || format!("no Media3Watch server answers at URL: {base}");
-        let health = self
-            .http
-            .get(self.at("health"))
-            .send()
-            .await
-            .with_context(nobody)?;
+        let health = self.http.get(self.at("health")).send().await.with_context(nobody)?;
         let status = health.status();
         let body = health.bytes().await.with_context(nobody)?;
         let said = serde_json::from_slice::<Health>(&body).map(|health| health.status);
@@ -115,12 +110,7 @@ impl Client {
         // Reading a session that is not there changes nothing and shows what the key is worth.
         // A key that may only send gets a 403 here, and is fine.
         let url = self.at("v1/sessions/media3watch-simulate-probe");
-        let answer = self
-            .http
-            .get(url)
-            .header("X-API-Key", self.key.expose_secret())
-            .send()
-            .await;
+        let answer = self.http.get(url).header("X-API-Key", self.key.expose_secret()).send().await;
         let answer = answer.with_context(nobody)?;
         if answer.status() == StatusCode::UNAUTHORIZED {
             let code = code_of(&answer.bytes().await.unwrap_or_default());
@@ -157,18 +147,11 @@ impl Client {
 
     async fn send(&self, request: reqwest::RequestBuilder) -> (Answer, Duration) {
         let began = Instant::now();
-        let answer = match request
-            .header("X-API-Key", self.key.expose_secret())
-            .send()
-            .await
-        {
+        let answer = match request.header("X-API-Key", self.key.expose_secret()).send().await {
             Ok(response) => read(response).await,
             Err(error) => {
                 tracing::debug!(error = %error, "no answer");
-                Answer::Later {
-                    refusal: None,
-                    retry_after: None,
-                }
+                Answer::Later { refusal: None, retry_after: None }
             }
         };
         (answer, began.elapsed())
@@ -183,10 +166,7 @@ async fn read(response: reqwest::Response) -> Answer {
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT));
     let Ok(body) = response.bytes().await else {
-        return Answer::Later {
-            refusal: None,
-            retry_after,
-        };
+        return Answer::Later { refusal: None, retry_after };
     };
     judge(status.as_u16(), &body, retry_after)
 }
@@ -196,15 +176,9 @@ fn judge(status: u16, body: &[u8], retry_after: Option<Duration>) -> Answer {
     if (200..300).contains(&status) {
         return Answer::Accepted(body.to_vec());
     }
-    let refusal = Refusal {
-        status,
-        code: code_of(body),
-    };
+    let refusal = Refusal { status, code: code_of(body) };
     match status {
-        408 | 429 | 500.. => Answer::Later {
-            refusal: Some(refusal),
-            retry_after,
-        },
+        408 | 429 | 500.. => Answer::Later { refusal: Some(refusal), retry_after },
         _ => Answer::Refused(refusal),
     }
 }
@@ -241,23 +215,11 @@ mod tests {
         assert!(matches!(judge(200, b"{}", None), Answer::Accepted(_)));
         assert!(matches!(judge(204, b"", None), Answer::Accepted(_)));
         for status in [408, 429, 500, 502, 503, 504] {
-            let refusal = Some(Refusal {
-                status,
-                code: "SOME_CODE".to_owned(),
-            });
-            assert_eq!(
-                judge(status, BODY, second),
-                Answer::Later {
-                    refusal,
-                    retry_after: second
-                }
-            );
+            let refusal = Some(Refusal { status, code: "SOME_CODE".to_owned() });
+            assert_eq!(judge(status, BODY, second), Answer::Later { refusal, retry_after: second });
         }
         for status in [302, 400, 401, 403, 404, 409, 413, 415, 422] {
-            let refusal = Refusal {
-                status,
-                code: "SOME_CODE".to_owned(),
-            };
+            let refusal = Refusal { status, code: "SOME_CODE".to_owned() };
             assert_eq!(judge(status, BODY, None), Answer::Refused(refusal));
         }
     }

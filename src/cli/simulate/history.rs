@@ -74,17 +74,13 @@ impl Past {
         let content = Content::draw(&mut rng);
         let conditions = Conditions {
             typical_watch_ms: TYPICAL_WATCH_MS,
-            incident: self
-                .incident
-                .filter(|_| started_ms >= self.incident_from_ms),
+            incident: self.incident.filter(|_| started_ms >= self.incident_from_ms),
         };
         let steps = script::draw(&mut rng, &install, &content, conditions);
         let mut playback = Playback::new(steps, install.device.drops_per_min);
         // Who is still watching at the end of the history has watched until then.
         playback.cut(self.until_ms - started_ms);
-        let mut snapshot = playback
-            .finish()
-            .expect("a playback gives at least one report");
+        let mut snapshot = playback.finish().expect("a playback gives at least one report");
         thin(&mut snapshot.entries, MOST_ENTRIES);
         let header = Header::draw(&mut rng, install, content, started_ms);
         (header.install.generation, header.render(&snapshot))
@@ -99,10 +95,7 @@ impl Past {
             gzip.write_all(&report)?;
             gzip.write_all(b"\n")?;
         }
-        Ok(Batch {
-            generations,
-            gzipped: gzip.finish()?,
-        })
+        Ok(Batch { generations, gzipped: gzip.finish()? })
     }
 }
 
@@ -130,14 +123,10 @@ impl History {
             tally.glance().sessions
         });
         let history = &self;
-        let results = stream::iter(
-            (0..sessions.div_ceil(REPORTS_PER_BATCH)).map(async |number| {
-                let first = number * REPORTS_PER_BATCH;
-                history
-                    .send(first..(first + REPORTS_PER_BATCH).min(sessions))
-                    .await
-            }),
-        );
+        let results = stream::iter((0..sessions.div_ceil(REPORTS_PER_BATCH)).map(async |number| {
+            let first = number * REPORTS_PER_BATCH;
+            history.send(first..(first + REPORTS_PER_BATCH).min(sessions)).await
+        }));
         let mut results = results.buffer_unordered(self.concurrency);
         while let Some(result) = results.next().await {
             result?;
@@ -155,8 +144,7 @@ impl History {
         let reports = batch.generations.len() as u64;
         for tries in 0..MOST_TRIES {
             let (answer, took) = self.client.post_batch(batch.gzipped.clone()).await;
-            self.tally
-                .count(|counts| counts.exchange(&answer, took, reports, tries > 0));
+            self.tally.count(|counts| counts.exchange(&answer, took, reports, tries > 0));
             let wait = match answer {
                 Answer::Accepted(body) => {
                     self.count_results(&body, reports);
@@ -191,17 +179,13 @@ impl History {
                 break;
             }
         }
-        self.tally
-            .count(|counts| batch.generations.into_iter().for_each(|g| counts.begin(g)));
+        self.tally.count(|counts| batch.generations.into_iter().for_each(|g| counts.begin(g)));
         Ok(())
     }
 
     fn count_results(&self, body: &[u8], reports: u64) {
         let Ok(answer) = serde_json::from_slice::<BatchAnswer>(body) else {
-            let refusal = Refusal {
-                status: 200,
-                code: "unreadable answer".to_owned(),
-            };
+            let refusal = Refusal { status: 200, code: "unreadable answer".to_owned() };
             self.tally.count(|counts| {
                 counts.refused += reports;
                 *counts.not_accepted.entry(refusal).or_default() += reports;
@@ -213,10 +197,7 @@ impl History {
             counts.refused += answer.rejected;
             for result in answer.results {
                 if let Some(error) = result.error {
-                    let refusal = Refusal {
-                        status: 200,
-                        code: code_of(&error),
-                    };
+                    let refusal = Refusal { status: 200, code: code_of(&error) };
                     *counts.not_accepted.entry(refusal).or_default() += 1;
                 }
                 *counts.outcomes.entry(result.status).or_default() += 1;
@@ -242,8 +223,7 @@ struct BatchResult {
 /// The code of an error that is an object with one, or else the error as it is.
 fn code_of(error: &serde_json::Value) -> String {
     let code = error.get("code").unwrap_or(error);
-    code.as_str()
-        .map_or_else(|| code.to_string(), ToOwned::to_owned)
+    code.as_str().map_or_else(|| code.to_string(), ToOwned::to_owned)
 }
 
 #[cfg(test)]

@@ -51,11 +51,7 @@ impl Live {
         );
         let viewers = TaskTracker::new();
         for index in 0..live.viewers {
-            let viewer = Viewer {
-                live: Arc::clone(&live),
-                index,
-                began,
-            };
+            let viewer = Viewer { live: Arc::clone(&live), index, began };
             viewers.spawn(viewer.run());
         }
         viewers.close();
@@ -82,9 +78,7 @@ impl Viewer {
 
     /// Watches one session after the other until the run is over.
     async fn watch(&self, outgoing: mpsc::Sender<Parcel>) {
-        let Live {
-            stop, seed, length, ..
-        } = &*self.live;
+        let Live { stop, seed, length, .. } = &*self.live;
         let mut rng = generator(*seed, Domain::Viewer, u64::from(self.index));
         let install = Install::draw(&mut rng);
         let deadline = self.began + *length;
@@ -102,8 +96,7 @@ impl Viewer {
                 () = sleep(pause) => {}
                 () = stop.ending() => return,
             }
-            self.watch_one(number, install.clone(), deadline, &outgoing)
-                .await;
+            self.watch_one(number, install.clone(), deadline, &outgoing).await;
             pause = Duration::from_millis(rng.random_range(1_000..6_000));
         }
     }
@@ -128,8 +121,7 @@ impl Viewer {
         let steps = script::draw(&mut rng, &install, &content, conditions);
         let mut playback = Playback::new(steps, install.device.drops_per_min);
         let header = Header::draw(&mut rng, install, content, unix_ms_now());
-        live.tally
-            .count(|counts| counts.begin(header.install.generation));
+        live.tally.count(|counts| counts.begin(header.install.generation));
 
         playback.cut(ms(deadline.duration_since(began)));
         let mut number = 0;
@@ -193,12 +185,7 @@ impl Viewer {
     }
 
     async fn send(&self, outbox: &mut Outbox, parcel: Parcel, ends: Option<Instant>) {
-        let Live {
-            client,
-            tally,
-            stop,
-            ..
-        } = &*self.live;
+        let Live { client, tally, stop, .. } = &*self.live;
         let left = ends.map_or(Duration::MAX, |ends| ends.duration_since(Instant::now()));
         let posting = timeout(left, client.post_report(parcel.body.clone()));
         let (answer, took) = tokio::select! {
@@ -237,13 +224,7 @@ fn parcel(header: &Header, snapshot: &Snapshot, number: u64) -> Parcel {
 }
 
 fn no_answer() -> (Answer, Duration) {
-    (
-        Answer::Later {
-            refusal: None,
-            retry_after: None,
-        },
-        Duration::ZERO,
-    )
+    (Answer::Later { refusal: None, retry_after: None }, Duration::ZERO)
 }
 
 fn ms(duration: Duration) -> u64 {

@@ -149,11 +149,7 @@ fn parse_url(text: &str) -> Result<Url, String> {
         // The summary prints the address.
         && url.username().is_empty()
         && url.password().is_none();
-    if is_address {
-        Ok(url)
-    } else {
-        Err(usage.to_owned())
-    }
+    if is_address { Ok(url) } else { Err(usage.to_owned()) }
 }
 
 /// Runs the simulation and prints its summary on standard output.
@@ -198,11 +194,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Err(error);
     }
     let run = Run {
-        mode: if until.is_some() {
-            Mode::History
-        } else {
-            Mode::Live
-        },
+        mode: if until.is_some() { Mode::History } else { Mode::Live },
         url: args.url.to_string(),
         seed,
         until: until.map(Moment::rfc3339),
@@ -220,9 +212,5 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(error) = error {
         return Err(error);
     }
-    Ok(if summary.accepted_any() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if summary.accepted_any() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

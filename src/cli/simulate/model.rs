@@ -63,12 +63,7 @@ impl Connection {
             Self::FourG => (1_150.0, 0.62, 0.85, 4),
             Self::ThreeG => (2_500.0, 0.50, 1.80, 2),
         };
-        Quality {
-            startup_ms,
-            startup_sigma,
-            stalls_per_min,
-            top_rung,
-        }
+        Quality { startup_ms, startup_sigma, stalls_per_min, top_rung }
     }
 }
 
@@ -108,13 +103,7 @@ const fn phone(
     drops_per_min: f64,
     api_levels: &'static [(u16, u32)],
 ) -> Device {
-    Device {
-        model,
-        is_tv: false,
-        slowness,
-        drops_per_min,
-        api_levels,
-    }
+    Device { model, is_tv: false, slowness, drops_per_min, api_levels }
 }
 
 const fn tv(
@@ -123,28 +112,16 @@ const fn tv(
     drops_per_min: f64,
     api_levels: &'static [(u16, u32)],
 ) -> Device {
-    Device {
-        model,
-        is_tv: true,
-        slowness,
-        drops_per_min,
-        api_levels,
-    }
+    Device { model, is_tv: true, slowness, drops_per_min, api_levels }
 }
 
 static DEVICES: [(Device, u32); 13] = [
     (phone("Pixel 8", 0.9, 0.3, &[(34, 3), (35, 5), (36, 4)]), 12),
     (phone("Pixel 6a", 1.0, 0.6, &[(33, 1), (34, 3), (35, 4)]), 8),
     (phone("SM-S911B", 0.9, 0.3, &[(34, 4), (35, 6)]), 14),
-    (
-        phone("SM-A546B", 1.0, 0.8, &[(33, 1), (34, 5), (35, 3)]),
-        14,
-    ),
+    (phone("SM-A546B", 1.0, 0.8, &[(33, 1), (34, 5), (35, 3)]), 14),
     (phone("SM-A125F", 1.3, 2.5, &[(30, 2), (31, 4)]), 6),
-    (
-        phone("Redmi Note 12", 1.1, 1.2, &[(31, 1), (33, 4), (34, 3)]),
-        10,
-    ),
+    (phone("Redmi Note 12", 1.1, 1.2, &[(31, 1), (33, 4), (34, 3)]), 10),
     (phone("moto g(50)", 1.2, 1.8, &[(30, 1), (31, 3)]), 4),
     (phone("CPH2449", 1.0, 0.5, &[(33, 2), (34, 4)]), 5),
     (phone("SM-X200", 1.1, 1.0, &[(32, 1), (33, 3), (34, 2)]), 6),
@@ -161,11 +138,8 @@ const PHONE_CONNECTIONS: [(Connection, u32); 4] = [
     (Connection::ThreeG, 4),
 ];
 const TV_CONNECTIONS: [(Connection, u32); 2] = [(Connection::WiFi, 60), (Connection::Ethernet, 40)];
-const GENERATIONS: [(Generation, u32); 3] = [
-    (Generation::A, 20),
-    (Generation::B, 12),
-    (Generation::C, 68),
-];
+const GENERATIONS: [(Generation, u32); 3] =
+    [(Generation::A, 20), (Generation::B, 12), (Generation::C, 68)];
 
 /// One installation of the app on one device.
 #[derive(Debug, Clone)]
@@ -182,11 +156,8 @@ impl Install {
     /// Draws a device with its connection, SDK and habit of updating.
     pub(super) fn draw(rng: &mut StdRng) -> Self {
         let device = pick(rng, &DEVICES);
-        let connection = *if device.is_tv {
-            pick(rng, &TV_CONNECTIONS)
-        } else {
-            pick(rng, &PHONE_CONNECTIONS)
-        };
+        let connection =
+            *if device.is_tv { pick(rng, &TV_CONNECTIONS) } else { pick(rng, &PHONE_CONNECTIONS) };
         // Most update within days; a tenth stays behind for months.
         let lag_days = if rng.random_bool(0.1) { 45.0 } else { 5.0 };
         Self {
@@ -201,10 +172,7 @@ impl Install {
     /// Number of the app release on the device at `unix_ms`: one every two weeks since 2024.
     fn release(&self, unix_ms: u64) -> u64 {
         const FIRST_RELEASE_MS: u64 = 19_723 * DAY_MS;
-        unix_ms
-            .saturating_sub(self.update_lag_ms)
-            .saturating_sub(FIRST_RELEASE_MS)
-            / (14 * DAY_MS)
+        unix_ms.saturating_sub(self.update_lag_ms).saturating_sub(FIRST_RELEASE_MS) / (14 * DAY_MS)
     }
 
     /// Version of the app at `unix_ms`.
@@ -221,11 +189,7 @@ impl Install {
 
     /// Name of the app.
     pub(super) fn app_name(&self) -> &'static str {
-        if self.device.is_tv {
-            "Rivulet TV"
-        } else {
-            "Rivulet"
-        }
+        if self.device.is_tv { "Rivulet TV" } else { "Rivulet" }
     }
 
     /// Android's version name of the API level.
@@ -290,11 +254,8 @@ const ERRORS: [(PlaybackError, u32); 9] = [
     (error(1_000, "UNKNOWN"), 5),
 ];
 /// Errors while the source answers with HTTP errors.
-const SPIKE_ERRORS: [(PlaybackError, u32); 3] = [
-    (error(2_004, "SOURCE"), 80),
-    (error(2_001, "NETWORK"), 15),
-    (error(2_002, "NETWORK"), 5),
-];
+const SPIKE_ERRORS: [(PlaybackError, u32); 3] =
+    [(error(2_004, "SOURCE"), 80), (error(2_001, "NETWORK"), 15), (error(2_002, "NETWORK"), 5)];
 
 impl PlaybackError {
     /// Draws an error, of the kind that goes with the incident.

@@ -119,10 +119,7 @@ impl Outbox {
     }
 
     fn keep(&mut self, parcel: Parcel) {
-        let same = self
-            .kept
-            .iter_mut()
-            .find(|kept| kept.session_id == parcel.session_id);
+        let same = self.kept.iter_mut().find(|kept| kept.session_id == parcel.session_id);
         if let Some(kept) = same {
             self.superseded += 1;
             if kept.number < parcel.number {
@@ -146,20 +143,11 @@ mod tests {
 
     fn parcel(session: u128, number: u64) -> Parcel {
         let session_id = Uuid::from_u128(session);
-        Parcel {
-            session_id,
-            number,
-            body: Vec::new(),
-            may_retry: true,
-            tries: 0,
-        }
+        Parcel { session_id, number, body: Vec::new(), may_retry: true, tries: 0 }
     }
 
     fn later(seconds: Option<u64>) -> Answer {
-        Answer::Later {
-            refusal: None,
-            retry_after: seconds.map(Duration::from_secs),
-        }
+        Answer::Later { refusal: None, retry_after: seconds.map(Duration::from_secs) }
     }
 
     #[test]
@@ -168,10 +156,7 @@ mod tests {
         let now = Instant::now();
         outbox.add(parcel(1, 1), now);
         let sent = outbox.next(now).expect("fresh");
-        assert_eq!(
-            outbox.settle(sent, &later(Some(7)), now, NO_SPREAD),
-            Fate::Kept
-        );
+        assert_eq!(outbox.settle(sent, &later(Some(7)), now, NO_SPREAD), Fate::Kept);
         let due = now + Duration::from_secs(7);
         assert_eq!(outbox.ready_at(now), Some(due));
         assert_eq!(outbox.next(due - Duration::from_millis(1)), None);
@@ -204,14 +189,8 @@ mod tests {
         outbox.settle(sent, &later(Some(5)), now, NO_SPREAD);
         let due = now + Duration::from_secs(5);
         outbox.add(parcel(1, 2), due);
-        let numbers: Vec<_> = std::iter::from_fn(|| outbox.next(due))
-            .map(|p| p.number)
-            .collect();
-        assert_eq!(
-            numbers,
-            [2, 1],
-            "the late retry comes after the newer report, as in the field"
-        );
+        let numbers: Vec<_> = std::iter::from_fn(|| outbox.next(due)).map(|p| p.number).collect();
+        assert_eq!(numbers, [2, 1], "the late retry comes after the newer report, as in the field");
     }
 
     #[test]
@@ -241,16 +220,10 @@ mod tests {
         outbox.add(parcel(1, 1), now);
         let sent = outbox.next(now).expect("fresh");
         outbox.settle(sent, &later(Some(60)), now, NO_SPREAD);
-        let once = Parcel {
-            may_retry: false,
-            ..parcel(2, 1)
-        };
+        let once = Parcel { may_retry: false, ..parcel(2, 1) };
         outbox.add(once.clone(), now);
         assert_eq!(outbox.next(now).as_ref(), Some(&once));
-        assert_eq!(
-            outbox.settle(once, &later(None), now, NO_SPREAD),
-            Fate::Lost
-        );
+        assert_eq!(outbox.settle(once, &later(None), now, NO_SPREAD), Fate::Lost);
     }
 
     #[test]

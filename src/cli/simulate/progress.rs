@@ -28,9 +28,7 @@ impl Progress {
         unit: &'static str,
         done: impl Fn(&Tally) -> u64 + Send + 'static,
     ) -> Self {
-        let bar = std::io::stderr()
-            .is_terminal()
-            .then(|| new_bar(total, unit));
+        let bar = std::io::stderr().is_terminal().then(|| new_bar(total, unit));
         let task = tokio::spawn({
             let bar = bar.clone();
             async move {

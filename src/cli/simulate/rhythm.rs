@@ -42,11 +42,7 @@ impl Rhythm {
             cumulative.push(sum);
             slot_ms = slot_end_ms;
         }
-        Self {
-            from_ms,
-            until_ms,
-            cumulative,
-        }
+        Self { from_ms, until_ms, cumulative }
     }
 
     /// The moment at which `share` (0 to 1) of all sessions have begun.
@@ -55,11 +51,7 @@ impl Rhythm {
         let target = share.clamp(0.0, 1.0) * total;
         let slot = self.cumulative.partition_point(|&sum| sum <= target);
         let slot = slot.min(self.cumulative.len() - 1);
-        let before = if slot == 0 {
-            0.0
-        } else {
-            self.cumulative[slot - 1]
-        };
+        let before = if slot == 0 { 0.0 } else { self.cumulative[slot - 1] };
         let within = (target - before) / (self.cumulative[slot] - before);
         let slot_ms = self.from_ms + slot as u64 * HOUR_MS;
         let slot_length_ms = HOUR_MS.min(self.until_ms - slot_ms);
@@ -78,9 +70,7 @@ mod tests {
 
     fn starts(from_ms: u64, until_ms: u64, count: u32) -> Vec<u64> {
         let rhythm = Rhythm::new(from_ms, until_ms);
-        (0..count)
-            .map(|i| rhythm.moment((f64::from(i) + 0.5) / f64::from(count)))
-            .collect()
+        (0..count).map(|i| rhythm.moment((f64::from(i) + 0.5) / f64::from(count))).collect()
     }
 
     #[test]
@@ -95,10 +85,7 @@ mod tests {
     fn evenings_are_busier_than_nights() {
         let starts = starts(MONDAY_MS, MONDAY_MS + DAY_MS, 10_000);
         let in_hours = |hours: std::ops::Range<u64>| {
-            starts
-                .iter()
-                .filter(|start| hours.contains(&(*start % DAY_MS / HOUR_MS)))
-                .count()
+            starts.iter().filter(|start| hours.contains(&(*start % DAY_MS / HOUR_MS))).count()
         };
         assert!(in_hours(19..22) > 6 * in_hours(2..5));
     }
@@ -106,12 +93,8 @@ mod tests {
     #[test]
     fn weekends_are_busier_than_weekdays() {
         let starts = starts(MONDAY_MS, MONDAY_MS + 7 * DAY_MS, 20_000);
-        let on_day = |day: u64| {
-            starts
-                .iter()
-                .filter(|start| (*start - MONDAY_MS) / DAY_MS == day)
-                .count()
-        };
+        let on_day =
+            |day: u64| starts.iter().filter(|start| (*start - MONDAY_MS) / DAY_MS == day).count();
         assert!(on_day(5) > on_day(1) * 13 / 10, "Saturday against Tuesday");
     }
 

@@ -79,10 +79,7 @@ pub(super) fn draw(
         return writer.steps;
     }
     if !fails && rng.random_bool(EXIT_SHARE) {
-        writer.add(
-            Act::Join,
-            whole(log_normal(rng, 2_500.0, 0.8).clamp(200.0, 30_000.0)),
-        );
+        writer.add(Act::Join, whole(log_normal(rng, 2_500.0, 0.8).clamp(200.0, 30_000.0)));
         return writer.steps;
     }
 
@@ -112,23 +109,14 @@ struct Writer {
 
 impl Writer {
     fn add(&mut self, act: Act, ms: u64) {
-        let step = Step {
-            act,
-            ms: ms.max(1),
-            bitrate: self.bitrate,
-            network: self.network,
-            error: None,
-        };
+        let step =
+            Step { act, ms: ms.max(1), bitrate: self.bitrate, network: self.network, error: None };
         self.steps.push(step);
     }
 
     fn startup_ms(&self, rng: &mut StdRng, install: &Install) -> u64 {
         let quality = self.network.quality();
-        let slow = if self.incident == Some(Incident::SlowStart) {
-            5.0
-        } else {
-            1.0
-        };
+        let slow = if self.incident == Some(Incident::SlowStart) { 5.0 } else { 1.0 };
         let drawn = log_normal(rng, quality.startup_ms, quality.startup_sigma);
         whole((drawn * install.device.slowness * slow).clamp(90.0, 60_000.0))
     }
@@ -156,11 +144,7 @@ impl Writer {
     /// Plays for `watch_ms`, interrupted by what happens on the way.
     fn watch(&mut self, rng: &mut StdRng, install: &Install, content: &Content, watch_ms: u64) {
         let clean = rng.random_bool(CLEAN_SHARE);
-        self.rung = self
-            .network
-            .quality()
-            .top_rung
-            .saturating_sub(rng.random_range(1..=2));
+        self.rung = self.network.quality().top_rung.saturating_sub(rng.random_range(1..=2));
         self.bitrate = Some(LADDER[self.rung]);
         let mut left_ms = watch_ms;
         loop {
@@ -191,15 +175,9 @@ impl Writer {
             if is(stalls) {
                 self.stall(rng);
             } else if is(seeks) {
-                self.add(
-                    Act::Seek,
-                    whole(log_normal(rng, 380.0, 0.6).clamp(60.0, 15_000.0)),
-                );
+                self.add(Act::Seek, whole(log_normal(rng, 380.0, 0.6).clamp(60.0, 15_000.0)));
             } else if is(pauses) {
-                self.add(
-                    Act::Pause,
-                    whole(log_normal(rng, 9_000.0, 1.2).clamp(800.0, 1.2e6)),
-                );
+                self.add(Act::Pause, whole(log_normal(rng, 9_000.0, 1.2).clamp(800.0, 1.2e6)));
             } else if is(switches) {
                 self.switch(rng);
             } else {
@@ -209,15 +187,9 @@ impl Writer {
     }
 
     fn stall(&mut self, rng: &mut StdRng) {
-        let median_ms = if self.incident == Some(Incident::Rebuffering) {
-            3_500.0
-        } else {
-            1_300.0
-        };
-        self.add(
-            Act::Stall,
-            whole(log_normal(rng, median_ms, 0.7).clamp(120.0, 45_000.0)),
-        );
+        let median_ms =
+            if self.incident == Some(Incident::Rebuffering) { 3_500.0 } else { 1_300.0 };
+        self.add(Act::Stall, whole(log_normal(rng, median_ms, 0.7).clamp(120.0, 45_000.0)));
         // The player comes back one rung lower.
         self.rung = self.rung.saturating_sub(1);
         self.bitrate = Some(LADDER[self.rung]);

@@ -111,10 +111,7 @@ impl Playback {
     /// Makes the session end at `at_ms`, if it would not end earlier.
     pub(super) fn cut(&mut self, at_ms: u64) {
         // The final report is always newer than the one before it.
-        let earliest = self
-            .last_report_ms
-            .map_or(1, |last| last + 1)
-            .max(self.now_ms);
+        let earliest = self.last_report_ms.map_or(1, |last| last + 1).max(self.now_ms);
         self.end_ms = self.end_ms.min(at_ms.max(earliest));
     }
 
@@ -127,10 +124,7 @@ impl Playback {
             entries.append(&mut snapshot.entries);
             last = Some(snapshot);
         }
-        last.map(|snapshot| Snapshot {
-            entries,
-            ..snapshot
-        })
+        last.map(|snapshot| Snapshot { entries, ..snapshot })
     }
 
     fn step(&self) -> &Step {

@@ -12,9 +12,8 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let usage = "write a number and a unit: 30s, 5m, 2h or 30d";
     let span: Span = text.parse().map_err(|_| usage.to_owned())?;
     // A day is 24 hours: there are no time zones here.
-    let duration = span
-        .to_duration(SpanRelativeTo::days_are_24_hours())
-        .map_err(|_| usage.to_owned())?;
+    let duration =
+        span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| usage.to_owned())?;
     let duration = Duration::try_from(duration).map_err(|_| usage.to_owned())?;
     if duration < Duration::from_secs(1) || duration > LONGEST {
         return Err("it must be at least one second and at most ten years".to_owned());
@@ -46,18 +45,13 @@ impl Moment {
     /// This moment.
     pub(super) fn now() -> Self {
         let unix_ms = u64::try_from(Clock::system().now().0).unwrap_or_default();
-        Self {
-            unix_ms: unix_ms.max(Self::EARLIEST_MS),
-        }
+        Self { unix_ms: unix_ms.max(Self::EARLIEST_MS) }
     }
 
     /// RFC 3339 with milliseconds, to be passed to `--until` again.
     pub(super) fn rfc3339(self) -> String {
         let ms = i64::try_from(self.unix_ms).unwrap_or(i64::MAX);
-        format!(
-            "{:.3}",
-            Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
-        )
+        format!("{:.3}", Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX))
     }
 }
 
@@ -79,17 +73,7 @@ mod tests {
             let duration = parse_duration(text).map(|duration| duration.as_secs());
             assert_eq!(duration, Ok(seconds), "{text}");
         }
-        for text in [
-            "",
-            "60",
-            "s",
-            "-5s",
-            "0s",
-            "10ms",
-            "1y",
-            "11000000d",
-            "soon",
-        ] {
+        for text in ["", "60", "s", "-5s", "0s", "10ms", "1y", "11000000d", "soon"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

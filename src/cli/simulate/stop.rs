@@ -31,20 +31,14 @@ impl Stop {
 
     /// Ends everything at once because of `error`; the first error stays.
     pub(super) fn fail(&self, error: anyhow::Error) {
-        self.error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.ending.cancel();
         self.now.cancel();
     }
 
     /// The error that ended the run.
     pub(super) fn take_error(&self) -> Option<anyhow::Error> {
-        self.error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Returns when the run should come to its end.

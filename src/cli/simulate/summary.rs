@@ -90,12 +90,7 @@ impl Latency {
             let rank = (latencies_us.len() * percent).div_ceil(100).max(1);
             f64::from(latencies_us[rank - 1]) / 1_000.0
         };
-        Some(Self {
-            p50: rank(50),
-            p95: rank(95),
-            p99: rank(99),
-            max: f64::from(max) / 1_000.0,
-        })
+        Some(Self { p50: rank(50), p95: rank(95), p99: rank(99), max: f64::from(max) / 1_000.0 })
     }
 }
 
@@ -107,11 +102,7 @@ impl Summary {
         let not_accepted = counts
             .not_accepted
             .into_iter()
-            .map(|(refusal, count)| Reason {
-                status: refusal.status,
-                code: refusal.code,
-                count,
-            })
+            .map(|(refusal, count)| Reason { status: refusal.status, code: refusal.code, count })
             .collect();
         Self {
             run,
@@ -145,23 +136,15 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { run, reports, .. } = self;
-        let generations: Vec<_> = self
-            .generations
-            .iter()
-            .map(|(name, count)| format!("{name:?} {count}"))
-            .collect();
+        let generations: Vec<_> =
+            self.generations.iter().map(|(name, count)| format!("{name:?} {count}")).collect();
         writeln!(f, "server      {}", run.url)?;
         write!(f, "seed        {}", run.seed)?;
         if let Some(until) = &run.until {
             write!(f, ", until {until}")?;
         }
         writeln!(f)?;
-        writeln!(
-            f,
-            "sessions    {} (SDK generation {})",
-            self.sessions,
-            generations.join(", ")
-        )?;
+        writeln!(f, "sessions    {} (SDK generation {})", self.sessions, generations.join(", "))?;
         writeln!(
             f,
             "reports     {} sent, {} accepted, {} refused, {} replaced by a newer one, \
@@ -172,17 +155,8 @@ impl fmt::Display for Summary {
             reports.superseded,
             reports.undelivered
         )?;
-        writeln!(
-            f,
-            "requests    {}, of them {} sent again",
-            self.requests, self.retried
-        )?;
-        for Reason {
-            status,
-            code,
-            count,
-        } in &self.not_accepted
-        {
+        writeln!(f, "requests    {}, of them {} sent again", self.requests, self.retried)?;
+        for Reason { status, code, count } in &self.not_accepted {
             writeln!(f, "  {status} {code}: {count}")?;
         }
         if self.unanswered > 0 {
@@ -197,11 +171,7 @@ impl fmt::Display for Summary {
                 "latency     p50 {p50:.1} ms, p95 {p95:.1} ms, p99 {p99:.1} ms, max {max:.1} ms"
             )?;
         }
-        write!(
-            f,
-            "rate        {:.1} reports/s in {:.1} s",
-            self.accepted_per_s, self.elapsed_s
-        )?;
+        write!(f, "rate        {:.1} reports/s in {:.1} s", self.accepted_per_s, self.elapsed_s)?;
         if let Some(hint) = self.hint {
             write!(f, "\n\nhint: {hint}")?;
         }
@@ -228,46 +198,23 @@ mod tests {
     #[test]
     fn percentiles_are_nearest_rank() {
         let latency = Latency::of((1..=200).rev().map(|ms| ms * 1_000).collect());
-        assert_eq!(
-            latency,
-            Some(Latency {
-                p50: 100.0,
-                p95: 190.0,
-                p99: 198.0,
-                max: 200.0
-            })
-        );
+        assert_eq!(latency, Some(Latency { p50: 100.0, p95: 190.0, p99: 198.0, max: 200.0 }));
         assert_eq!(Latency::of(Vec::new()), None);
     }
 
     #[test]
     fn the_hint_comes_with_429_only() {
         let limited = |status| Counts {
-            not_accepted: [(
-                Refusal {
-                    status,
-                    code: "CODE".to_owned(),
-                },
-                3,
-            )]
-            .into(),
+            not_accepted: [(Refusal { status, code: "CODE".to_owned() }, 3)].into(),
             ..Counts::default()
         };
-        assert!(
-            summary(limited(429))
-                .to_string()
-                .contains("RATE_LIMIT_REQUESTS=10000")
-        );
+        assert!(summary(limited(429)).to_string().contains("RATE_LIMIT_REQUESTS=10000"));
         assert!(!summary(limited(503)).to_string().contains("hint"));
     }
 
     #[test]
     fn json_is_one_object() {
-        let counts = Counts {
-            accepted: 50,
-            sessions: 4,
-            ..Counts::default()
-        };
+        let counts = Counts { accepted: 50, sessions: 4, ..Counts::default() };
         let json = serde_json::to_value(summary(counts)).expect("JSON");
         assert_eq!(json["reports"]["accepted"], 50);
         assert_eq!(json["accepted_per_s"], 5.0);

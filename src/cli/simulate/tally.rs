@@ -89,25 +89,18 @@ impl Counts {
         match answer {
             Answer::Accepted(_) => {}
             Answer::Later { refusal: None, .. } => self.unanswered += 1,
-            Answer::Later {
-                refusal: Some(refusal),
-                ..
-            }
-            | Answer::Refused(refusal) => {
+            Answer::Later { refusal: Some(refusal), .. } | Answer::Refused(refusal) => {
                 *self.not_accepted.entry(refusal.clone()).or_default() += 1;
             }
         }
         let is_answered = !matches!(answer, Answer::Later { refusal: None, .. });
         if is_answered {
-            self.latencies_us
-                .push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+            self.latencies_us.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
         }
     }
 
     /// Whether the rate limit was met.
     pub(super) fn was_limited(&self) -> bool {
-        self.not_accepted
-            .keys()
-            .any(|refusal| refusal.status == 429)
+        self.not_accepted.keys().any(|refusal| refusal.status == 429)
     }
 }

@@ -33,13 +33,7 @@ impl Header {
             cdn: pick::<&str>(rng, &[("edge-eu", 6), ("edge-us", 3), ("edge-ap", 1)]),
             plan: pick::<&str>(rng, &[("free", 7), ("premium", 3)]),
         };
-        Self {
-            session_id,
-            started_unix_ms,
-            install,
-            content,
-            custom,
-        }
+        Self { session_id, started_unix_ms, install, content, custom }
     }
 
     /// The report of `snapshot` as one line of JSON.
@@ -149,11 +143,7 @@ fn iso(unix_ms: u64) -> String {
 
 /// Bits per second, or the SDK's -1 for unknown.
 fn mean_bitrate(snapshot: &Snapshot) -> i64 {
-    snapshot
-        .totals
-        .mean_bitrate()
-        .and_then(|bits| i64::try_from(bits).ok())
-        .unwrap_or(-1)
+    snapshot.totals.mean_bitrate().and_then(|bits| i64::try_from(bits).ok()).unwrap_or(-1)
 }
 
 #[derive(Debug, Serialize)]

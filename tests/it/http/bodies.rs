@@ -54,35 +54,19 @@ async fn compressed_bodies_are_read() {
     for encoding in ENCODINGS {
         let one = compress(encoding, report(encoding).as_bytes());
         for header in [encoding.to_owned(), encoding.to_uppercase()] {
-            let answer = server
-                .send(post(&server, "/v1/sessions", &header, one.clone()))
-                .await;
+            let answer = server.send(post(&server, "/v1/sessions", &header, one.clone())).await;
             assert_eq!(answer.status, 200, "{header}: {}", answer.text);
             assert_eq!(answer.json()["sessionId"], encoding);
         }
         let batch = format!("[{},{}]", report("a"), report(&format!("{encoding} 2")));
         let batch = compress(encoding, batch.as_bytes());
-        let answer = server
-            .send(post(&server, "/v1/sessions/batch", encoding, batch))
-            .await;
+        let answer = server.send(post(&server, "/v1/sessions/batch", encoding, batch)).await;
         assert_eq!(answer.json()["accepted"], 2, "{encoding}: {}", answer.text);
     }
     let bare = compress("bare deflate", report("bare").as_bytes());
-    assert_eq!(
-        server
-            .send(post(&server, "/v1/sessions", "deflate", bare))
-            .await
-            .status,
-        200
-    );
+    assert_eq!(server.send(post(&server, "/v1/sessions", "deflate", bare)).await.status, 200);
     let plain = report("plain").into_bytes();
-    assert_eq!(
-        server
-            .send(post(&server, "/v1/sessions", "identity", plain))
-            .await
-            .status,
-        200
-    );
+    assert_eq!(server.send(post(&server, "/v1/sessions", "identity", plain)).await.status, 200);
 }
 
 #[tokio::test]
@@ -99,21 +83,15 @@ async fn types_and_encodings_that_are_unknown_are_refused() {
         ("utf-8", &gzip),
     ] {
         for path in ["/v1/sessions", "/v1/sessions/batch"] {
-            let answer = server
-                .send(post(&server, path, encoding, body.clone()))
-                .await;
+            let answer = server.send(post(&server, path, encoding, body.clone())).await;
             is_error(&answer, 415, "UNSUPPORTED_MEDIA_TYPE");
         }
     }
     let request = post(&server, "/v1/sessions", "gzip", twice.clone());
-    let answer = server
-        .send(request.header("Content-Encoding", "gzip"))
-        .await;
+    let answer = server.send(request.header("Content-Encoding", "gzip")).await;
     is_error(&answer, 415, "UNSUPPORTED_MEDIA_TYPE");
     // Twice compressed and once declared is no JSON.
-    let answer = server
-        .send(post(&server, "/v1/sessions", "gzip", twice))
-        .await;
+    let answer = server.send(post(&server, "/v1/sessions", "gzip", twice)).await;
     is_error(&answer, 400, "INVALID_SCHEMA");
 
     for (content_type, status) in [
@@ -130,14 +108,11 @@ async fn types_and_encodings_that_are_unknown_are_refused() {
         ("", 415),
         ("json", 415),
     ] {
-        for (path, body) in [
-            ("/v1/sessions", report("s")),
-            ("/v1/sessions/batch", format!("[{}]", report("s"))),
-        ] {
+        for (path, body) in
+            [("/v1/sessions", report("s")), ("/v1/sessions/batch", format!("[{}]", report("s")))]
+        {
             let request = server.request(Method::POST, path).body(body);
-            let answer = server
-                .send(request.header("Content-Type", content_type))
-                .await;
+            let answer = server.send(request.header("Content-Type", content_type)).await;
             if status == 200 {
                 assert_eq!(answer.status, 200, "{content_type}: {}", answer.text);
             } else {
@@ -164,17 +139,14 @@ async fn truncated_and_broken_bodies_are_refused_and_kept() {
             ("/v1/sessions/batch", "application/x-ndjson", &lines),
         ] {
             let whole = compress(encoding, text.as_bytes());
-            let mut broken: Vec<Vec<u8>> = [1, 4, 9, whole.len() / 2]
-                .map(|cut| whole[..whole.len() - cut].to_vec())
-                .into();
+            let mut broken: Vec<Vec<u8>> =
+                [1, 4, 9, whole.len() / 2].map(|cut| whole[..whole.len() - cut].to_vec()).into();
             broken.push(text.clone().into_bytes());
             broken.push(Vec::new());
             for body in broken {
                 let request = server.request(Method::POST, path);
                 let request = request.header("Content-Type", content_type);
-                let request = request
-                    .header("Content-Encoding", header)
-                    .body(body.clone());
+                let request = request.header("Content-Encoding", header).body(body.clone());
                 let answer = server.send(request).await;
                 let length = body.len();
                 assert_eq!(
@@ -198,13 +170,7 @@ async fn truncated_and_broken_bodies_are_refused_and_kept() {
     assert!(kept == sent, "{} kept, {} sent", kept.len(), sent.len());
     let series = "sessions_rejected_total{code=\"INVALID_SCHEMA\"}";
     assert!((server.metric(series).await - sent.len() as f64).abs() < 0.5);
-    assert_eq!(
-        server
-            .database
-            .number("SELECT count(*) FROM sessions")
-            .await,
-        0
-    );
+    assert_eq!(server.database.number("SELECT count(*) FROM sessions").await, 0);
 }
 
 #[tokio::test]
@@ -217,18 +183,11 @@ async fn bodies_have_a_size_before_and_after_decompression() {
         report + &blanks
     };
     assert_eq!(server.post(padded(mib)).await.status, 200);
-    is_error(
-        &server.post(padded(mib + 1)).await,
-        413,
-        "PAYLOAD_TOO_LARGE",
-    );
+    is_error(&server.post(padded(mib + 1)).await, 413, "PAYLOAD_TOO_LARGE");
     // In chunks, without a length.
     let chunked = |text: String| {
-        let chunks: Vec<Result<Vec<u8>, std::io::Error>> = text
-            .as_bytes()
-            .chunks(100_000)
-            .map(|chunk| Ok(chunk.to_vec()))
-            .collect();
+        let chunks: Vec<Result<Vec<u8>, std::io::Error>> =
+            text.as_bytes().chunks(100_000).map(|chunk| Ok(chunk.to_vec())).collect();
         reqwest::Body::wrap(http_body_util::StreamBody::new(futures_util::stream::iter(
             chunks
                 .into_iter()
@@ -237,42 +196,21 @@ async fn bodies_have_a_size_before_and_after_decompression() {
     };
     assert_eq!(server.post(chunked(padded(mib))).await.status, 200);
     for bytes in [mib + 1, 3 * mib] {
-        is_error(
-            &server.post(chunked(padded(bytes))).await,
-            413,
-            "PAYLOAD_TOO_LARGE",
-        );
+        is_error(&server.post(chunked(padded(bytes))).await, 413, "PAYLOAD_TOO_LARGE");
     }
     for encoding in ENCODINGS {
         let fits = compress(encoding, padded(mib).as_bytes());
-        assert_eq!(
-            server
-                .send(post(&server, "/v1/sessions", encoding, fits))
-                .await
-                .status,
-            200
-        );
+        assert_eq!(server.send(post(&server, "/v1/sessions", encoding, fits)).await.status, 200);
         let large = compress(encoding, padded(mib + 1).as_bytes());
-        let answer = server
-            .send(post(&server, "/v1/sessions", encoding, large))
-            .await;
+        let answer = server.send(post(&server, "/v1/sessions", encoding, large)).await;
         let message = is_error(&answer, 413, "PAYLOAD_TOO_LARGE");
         assert!(message.contains("decompressed"), "{message}");
     }
     // A batch may have 8 MiB.
-    let batch = |bytes: usize| {
-        format!(
-            "[{}]{}",
-            report("s"),
-            " ".repeat(bytes - 2 - report("s").len())
-        )
-    };
+    let batch =
+        |bytes: usize| format!("[{}]{}", report("s"), " ".repeat(bytes - 2 - report("s").len()));
     assert_eq!(server.post_batch(batch(8 * mib)).await.status, 200);
-    is_error(
-        &server.post_batch(batch(8 * mib + 1)).await,
-        413,
-        "PAYLOAD_TOO_LARGE",
-    );
+    is_error(&server.post_batch(batch(8 * mib + 1)).await, 413, "PAYLOAD_TOO_LARGE");
     let series = "sessions_rejected_total{code=\"PAYLOAD_TOO_LARGE\"}";
     assert!((server.metric(series).await - 9.0).abs() < 0.5);
 
@@ -283,16 +221,9 @@ async fn bodies_have_a_size_before_and_after_decompression() {
         ..Default::default()
     };
     let large = Server::with(with_limit("33554432"), &Database::new().await).await;
-    is_error(
-        &large.post(vec![b'x'; 32 * mib]).await,
-        400,
-        "INVALID_SCHEMA",
-    );
+    is_error(&large.post(vec![b'x'; 32 * mib]).await, 400, "INVALID_SCHEMA");
     assert_eq!(
-        large
-            .database
-            .number("SELECT octet_length(body) FROM rejected_reports")
-            .await,
+        large.database.number("SELECT octet_length(body) FROM rejected_reports").await,
         33_554_432
     );
 

@@ -13,15 +13,10 @@ async fn bombs_are_refused_and_cost_no_memory() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::new();
     let resident = async || -> f64 {
-        let text = client
-            .get(server.url("/metrics"))
-            .send()
-            .await
-            .expect("an answer");
+        let text = client.get(server.url("/metrics")).send().await.expect("an answer");
         let text = text.text().await.expect("a body");
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
         line.expect("on Linux").parse().expect("a number")
     };
     let send = async |encoding: &str, path: &str, body: &[u8]| {
@@ -31,11 +26,7 @@ async fn bombs_are_refused_and_cost_no_memory() {
         answer.expect("an answer").status().as_u16()
     };
     // Honest bodies, as large as they may be, set the measure.
-    let most = format!(
-        "[{}{}]",
-        report("s"),
-        " ".repeat((8 << 20) - 2 - report("s").len())
-    );
+    let most = format!("[{}{}]", report("s"), " ".repeat((8 << 20) - 2 - report("s").len()));
     for encoding in ENCODINGS {
         let honest = compress(encoding, most.as_bytes());
         for _ in 0..8 {

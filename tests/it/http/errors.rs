@@ -19,20 +19,10 @@ async fn without_a_valid_key_nothing_is_read_or_stored() {
         (Method::POST, "/v1/sessions/batch"),
         (Method::GET, "/v1/sessions/s"),
     ] {
-        for key in [
-            "",
-            " ",
-            "dev-ke",
-            "dev-key2",
-            "DEV-KEY",
-            "Bearer dev-key",
-            "d\u{e9}v",
-        ] {
+        for key in ["", " ", "dev-ke", "dev-key2", "DEV-KEY", "Bearer dev-key", "d\u{e9}v"] {
             let request = client.request(method.clone(), server.url(path));
             let key = HeaderValue::from_bytes(key.as_bytes()).expect("a header");
-            let answer = server
-                .send(request.header("X-API-Key", key).body(report("s")))
-                .await;
+            let answer = server.send(request.header("X-API-Key", key).body(report("s"))).await;
             is_error(&answer, 401, "INVALID_API_KEY");
             assert!(!answer.headers.contains_key("ratelimit-limit"));
             reports += f64::from(method == Method::POST);
@@ -71,16 +61,10 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
     let large = "x".repeat(1_000_000);
     for _ in 0..20 {
         let request = reqwest::Client::new().post(server.url("/v1/sessions"));
-        let answer = server
-            .send(request.header("X-API-Key", "no").body(large.clone()))
-            .await;
+        let answer = server.send(request.header("X-API-Key", "no").body(large.clone())).await;
         is_error(&answer, 401, "INVALID_API_KEY");
-        let request = server
-            .request(Method::POST, "/v1/sessions")
-            .body(large.clone());
-        let answer = server
-            .send(request.header("Content-Type", "image/png"))
-            .await;
+        let request = server.request(Method::POST, "/v1/sessions").body(large.clone());
+        let answer = server.send(request.header("Content-Type", "image/png")).await;
         is_error(&answer, 415, "UNSUPPORTED_MEDIA_TYPE");
         let request = server.request(Method::POST, "/nowhere").body(large.clone());
         is_error(&server.send(request).await, 404, "NOT_FOUND");
@@ -91,16 +75,9 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
 async fn unknown_paths_and_methods_need_no_key() {
     let server = Server::at(NOW_MS).await;
     let client = reqwest::Client::new();
-    for path in [
-        "/",
-        "/v1",
-        "/v1/sessions/",
-        "/v1/sessions/a/b",
-        "/v2/sessions",
-        "/health/",
-        "/%FF",
-        "//",
-    ] {
+    for path in
+        ["/", "/v1", "/v1/sessions/", "/v1/sessions/a/b", "/v2/sessions", "/health/", "/%FF", "//"]
+    {
         for key in ["", KEY] {
             let request = client.get(server.url(path)).header("X-API-Key", key);
             is_error(&server.send(request).await, 404, "NOT_FOUND");
@@ -114,11 +91,7 @@ async fn unknown_paths_and_methods_need_no_key() {
         (Method::POST, "/v1/sessions/s", "GET,HEAD"),
         (Method::POST, "/health", "GET,HEAD"),
         (Method::OPTIONS, "/metrics", "GET,HEAD"),
-        (
-            Method::from_bytes(b"BREW").expect("a method"),
-            "/openapi.json",
-            "GET,HEAD",
-        ),
+        (Method::from_bytes(b"BREW").expect("a method"), "/openapi.json", "GET,HEAD"),
     ] {
         let answer = server.send(client.request(method, server.url(path))).await;
         is_error(&answer, 405, "METHOD_NOT_ALLOWED");
@@ -130,36 +103,17 @@ async fn unknown_paths_and_methods_need_no_key() {
 async fn every_answer_has_a_request_id() {
     let server = Server::at(NOW_MS).await;
     let longest = "x".repeat(64);
-    for own in [
-        "a",
-        "0af7651916cd43dd8448eb211c80319c",
-        "a-b_c.d",
-        &*longest,
-    ] {
+    for own in ["a", "0af7651916cd43dd8448eb211c80319c", "a-b_c.d", &*longest] {
         for path in ["/health", "/nowhere", "/v1/sessions/nobody"] {
-            let request = server
-                .request(Method::GET, path)
-                .header("X-Request-Id", own);
+            let request = server.request(Method::GET, path).header("X-Request-Id", own);
             assert_eq!(server.send(request).await.header("x-request-id"), own);
         }
     }
     let mut made = std::collections::HashSet::new();
     let too_long = "x".repeat(65);
-    for other in [
-        "",
-        "a b",
-        "a\tb",
-        "d\u{e9}j\u{e0}",
-        "{}",
-        "a/b",
-        "<b>",
-        "a\"b",
-        &*too_long,
-    ] {
+    for other in ["", "a b", "a\tb", "d\u{e9}j\u{e0}", "{}", "a/b", "<b>", "a\"b", &*too_long] {
         let other = HeaderValue::from_bytes(other.as_bytes()).expect("a header");
-        let request = server
-            .request(Method::GET, "/health")
-            .header("X-Request-Id", other);
+        let request = server.request(Method::GET, "/health").header("X-Request-Id", other);
         let answer = server.send(request).await;
         let id = answer.header("x-request-id");
         assert!(uuid::Uuid::parse_str(id).is_ok(), "{id}");
@@ -167,10 +121,7 @@ async fn every_answer_has_a_request_id() {
     }
     let request = reqwest::Client::new().post(server.url("/v1/sessions"));
     let answer = server.send(request.header("X-Request-Id", "mine")).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.header("x-request-id")),
-        (401, "mine")
-    );
+    assert_eq!((answer.status.as_u16(), answer.header("x-request-id")), (401, "mine"));
 }
 
 #[tokio::test]

@@ -32,20 +32,9 @@ async fn over_the_limit_clients_are_told_when_to_come_back_and_may() {
     assert!((1..=5).contains(&wait), "{wait}");
     // Every limited route, and no other.
     is_error(&server.post_batch("[]").await, 429, "RATE_LIMIT_EXCEEDED");
-    is_error(
-        &server.get("/v1/sessions/s").await,
-        429,
-        "RATE_LIMIT_EXCEEDED",
-    );
+    is_error(&server.get("/v1/sessions/s").await, 429, "RATE_LIMIT_EXCEEDED");
     assert_eq!(server.get("/health").await.status, 200);
-    assert!(
-        (server
-            .metric("rate_limited_total{tenant=\"default\"}")
-            .await
-            - 3.0)
-            .abs()
-            < 0.5
-    );
+    assert!((server.metric("rate_limited_total{tenant=\"default\"}").await - 3.0).abs() < 0.5);
     // A key that is wrong has no limit to use up.
     let request = reqwest::Client::new().post(server.url("/v1/sessions"));
     is_error(&server.send(request).await, 401, "INVALID_API_KEY");
@@ -68,12 +57,6 @@ async fn refusals_tell_the_limit_too() {
         }
     }
     for path in ["/health", "/metrics", "/openapi.json", "/nowhere"] {
-        assert!(
-            !server
-                .get(path)
-                .await
-                .headers
-                .contains_key("ratelimit-limit")
-        );
+        assert!(!server.get(path).await.headers.contains_key("ratelimit-limit"));
     }
 }

@@ -40,11 +40,7 @@ fn results(answer: &Value) -> Vec<(&str, Option<&str>, Option<&str>)> {
         assert_eq!(result["index"], index);
         let status = result["status"].as_str().expect("a status");
         let code = result.get("error").map(|error| {
-            assert!(
-                error["message"]
-                    .as_str()
-                    .is_some_and(|text| text.starts_with('$'))
-            );
+            assert!(error["message"].as_str().is_some_and(|text| text.starts_with('$')));
             error["code"].as_str().expect("a code")
         });
         (status, result["sessionId"].as_str(), code)

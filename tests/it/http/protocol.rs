@@ -24,10 +24,7 @@ async fn many_requests_share_one_connection() {
         ))
         .await;
         let (head, body) = raw.answer().await;
-        assert!(
-            head.starts_with(&format!("HTTP/1.1 {status}\r\n")),
-            "{head}{body}"
-        );
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{head}{body}");
         assert!(head.contains(&format!("x-request-id: {id}\r\n")), "{head}");
     }
     // In chunks, and two requests at once.
@@ -43,8 +40,7 @@ async fn many_requests_share_one_connection() {
     assert!(raw.answer().await.1.contains("\"sessionId\":\"e\""));
     assert!(raw.answer().await.1.contains("healthy"));
     assert!((server.metric("http_server_connections").await - 2.0).abs() < 0.5);
-    raw.write("GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-        .await;
+    raw.write("GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     assert!(raw.answer().await.0.contains("connection: close"));
     raw.closed_after(Duration::from_secs(1)).await;
     let mut old = Raw::connect(server.address).await;
@@ -56,37 +52,18 @@ async fn many_requests_share_one_connection() {
 #[tokio::test]
 async fn http_2_works_without_tls() {
     let server = Server::at(NOW_MS).await;
-    let client = reqwest::Client::builder()
-        .http2_prior_knowledge()
-        .build()
-        .expect("a client");
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");
     let post = |id: String| {
-        client
-            .post(server.url("/v1/sessions"))
-            .header("X-API-Key", KEY)
-            .body(report(&id))
+        client.post(server.url("/v1/sessions")).header("X-API-Key", KEY).body(report(&id))
     };
     let answers = (0..100).map(|number| post(format!("s{number}")).send());
     for answer in futures_util::future::join_all(answers).await {
         let answer = answer.expect("an answer");
-        assert_eq!(
-            (answer.status().as_u16(), answer.version()),
-            (200, Version::HTTP_2)
-        );
+        assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_2));
     }
-    let large = post("s".to_owned())
-        .body("x".repeat(2_000_000))
-        .send()
-        .await;
+    let large = post("s".to_owned()).body("x".repeat(2_000_000)).send().await;
     assert_eq!(large.expect("an answer").status(), 413);
-    assert_eq!(
-        post("s".to_owned())
-            .send()
-            .await
-            .expect("an answer")
-            .status(),
-        200
-    );
+    assert_eq!(post("s".to_owned()).send().await.expect("an answer").status(), 200);
     let rows = "SELECT count(*) FROM sessions";
     assert_eq!(server.database.number(rows).await, 101);
 }
@@ -96,15 +73,9 @@ async fn clients_that_ask_before_they_send_are_answered() {
     let server = Server::at(NOW_MS).await;
     let body = report("s");
     let mut raw = Raw::connect(server.address).await;
-    raw.write(format!(
-        "{POST}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    ))
-    .await;
-    assert_eq!(
-        raw.read_until("\r\n\r\n").await,
-        "HTTP/1.1 100 Continue\r\n\r\n"
-    );
+    raw.write(format!("{POST}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n", body.len()))
+        .await;
+    assert_eq!(raw.read_until("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
     raw.write(&body).await;
     assert!(raw.answer().await.0.starts_with("HTTP/1.1 200"));
 
@@ -143,11 +114,5 @@ async fn what_is_no_http_is_cut_off() {
         raw.closed_after(Duration::from_secs(3)).await;
     }
     assert_eq!(server.post(report("s")).await.status, 200);
-    assert_eq!(
-        server
-            .database
-            .number("SELECT count(*) FROM sessions")
-            .await,
-        1
-    );
+    assert_eq!(server.database.number("SELECT count(*) FROM sessions").await, 1);
 }

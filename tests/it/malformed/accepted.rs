@@ -21,11 +21,7 @@ impl Corpus {
     /// A report with further members.
     pub fn add(&mut self, members: &str, columns: Columns<'_>) -> &mut Accepted {
         let id = format!("odd-{}", self.0.len());
-        let members = if members.is_empty() {
-            String::new()
-        } else {
-            format!(",{members}")
-        };
+        let members = if members.is_empty() { String::new() } else { format!(",{members}") };
         let body = format!(r#"{{"sessionId":"{id}","timestamp":{NOW_MS}{members}}}"#);
         self.whole(id, body, columns)
     }
@@ -75,38 +71,22 @@ pub fn corpus() -> Vec<Accepted> {
 }
 
 fn clocks(corpus: &mut Corpus) {
-    let receipt = (
-        r#"extract(epoch FROM "timestamp") * 1000"#,
-        Some("1795000100000.000000"),
-    );
+    let receipt = (r#"extract(epoch FROM "timestamp") * 1000"#, Some("1795000100000.000000"));
     // In seconds, of 1970, in 2106, and as far as it goes.
-    corpus.at(
-        "1795000100",
-        &[receipt, ("clock_skew_ms", Some("1793205099900"))],
-    );
+    corpus.at("1795000100", &[receipt, ("clock_skew_ms", Some("1793205099900"))]);
     corpus.at("1", &[receipt, ("clock_skew_ms", Some("1795000099999"))]);
-    corpus.at(
-        "4291747200000",
-        &[receipt, ("clock_skew_ms", Some("-2496747100000"))],
-    );
-    corpus.at(
-        "253402300800000",
-        &[receipt, ("extract(year FROM reported_at)", Some("10000"))],
-    );
-    corpus.at(
-        "9223372036854775807",
-        &[receipt, ("extract(year FROM reported_at)", Some("294276"))],
-    );
+    corpus.at("4291747200000", &[receipt, ("clock_skew_ms", Some("-2496747100000"))]);
+    corpus.at("253402300800000", &[receipt, ("extract(year FROM reported_at)", Some("10000"))]);
+    corpus
+        .at("9223372036854775807", &[receipt, ("extract(year FROM reported_at)", Some("294276"))]);
     corpus.at("1.7950001e12", &[receipt, ("clock_skew_ms", None)]);
     let started = r#"extract(epoch FROM "timestamp")"#;
     corpus.add(r#""sessionStartDateIso":"null""#, &[receipt]);
     corpus.add(r#""sessionStartDateIso":null"#, &[receipt]);
     // 2026-11-18T11:06:40Z
-    for start in [
-        "2026-11-18T12:06:40.000+01:00",
-        "2026-11-18T11:06:40Z",
-        "2026-11-18T00:06:40-11:00",
-    ] {
+    for start in
+        ["2026-11-18T12:06:40.000+01:00", "2026-11-18T11:06:40Z", "2026-11-18T00:06:40-11:00"]
+    {
         let start = format!("\"sessionStartDateIso\":\"{start}\"");
         corpus.add(&start, &[(started, Some("1795000000.000000"))]);
     }
@@ -129,10 +109,7 @@ fn shapes(corpus: &mut Corpus) {
     }
     corpus.add(
         r#""playTimeMs":"wrong","playTimeMs":1,"playTimeMs":2"#,
-        &[
-            ("play_time_ms", Some("2")),
-            ("payload->>'playTimeMs'", Some("2")),
-        ],
+        &[("play_time_ms", Some("2")), ("payload->>'playTimeMs'", Some("2"))],
     );
     corpus.add(
         r#""device":{"model":"a","os":"b"},"device":{"model":"c","model":"d"}"#,
@@ -144,10 +121,7 @@ fn shapes(corpus: &mut Corpus) {
     );
     corpus.add(
         r#""contentId":"a","content\u0049d":"b""#,
-        &[
-            ("content_id", Some("b")),
-            ("payload->>'contentId'", Some("b")),
-        ],
+        &[("content_id", Some("b")), ("payload->>'contentId'", Some("b"))],
     );
     corpus.add(r#""app":{"name":"a"},"app":null"#, &[("app_name", None)]);
     corpus.add(
@@ -188,14 +162,8 @@ fn shapes(corpus: &mut Corpus) {
         "timelineEvents",
         "custom",
     ];
-    let nulls: Vec<String> = fields
-        .iter()
-        .map(|field| format!("\"{field}\":null"))
-        .collect();
-    corpus.add(
-        &nulls.join(","),
-        &[("stream_type", None), ("rebuffer_ratio", None)],
-    );
+    let nulls: Vec<String> = fields.iter().map(|field| format!("\"{field}\":null")).collect();
+    corpus.add(&nulls.join(","), &[("stream_type", None), ("rebuffer_ratio", None)]);
     for version in ["1", "1.0.0", "1.99.7-beta", "01.0"] {
         corpus.add(&format!("\"schemaVersion\":\"{version}\""), &[]);
     }
@@ -213,27 +181,17 @@ fn timelines(corpus: &mut Corpus) {
         format!(r#"{{"timestampMs":1,"elapsedMs":{elapsed},"playbackState":"PLAYING"{more}}}"#)
     };
     let list = |entries: &[String]| format!("\"timelineEvents\":[{}]", entries.join(","));
-    let equal = [
-        entry("5", ""),
-        entry("5.0", r#","rebufferCount":1"#),
-        entry("6", ""),
-    ];
+    let equal = [entry("5", ""), entry("5.0", r#","rebufferCount":1"#), entry("6", "")];
     corpus.add(&list(&equal), &[]).timeline = 2;
     let odd = [
-        entry(
-            "0",
-            r#","currentBitrate":-1,"networkType":null,"unknown":[{}]"#,
-        ),
+        entry("0", r#","currentBitrate":-1,"networkType":null,"unknown":[{}]"#),
         entry(
             "9007199254740991",
             r#","timestampMs":9223372036854775807,"networkType":"\ud83d\ude00""#,
         ),
     ];
     corpus.add(&list(&odd), &[]).timeline = 2;
-    let cut = [entry(
-        "1",
-        &format!(",\"networkType\":\"{}\"", "n".repeat(10_000)),
-    )];
+    let cut = [entry("1", &format!(",\"networkType\":\"{}\"", "n".repeat(10_000)))];
     corpus.add(&list(&cut), &[]).timeline = 1;
     let many: Vec<String> = (0..500).map(|n| entry(&n.to_string(), "")).collect();
     corpus.add(&list(&many), &[]).timeline = 500;

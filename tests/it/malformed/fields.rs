@@ -27,19 +27,12 @@ fn numbers() -> Vec<Refused> {
     let mut cases = Vec::new();
     let mut refuse = |field: &str, values: &[&str]| {
         for value in values {
-            cases.push(member(
-                &format!("$.{field}"),
-                &format!("\"{field}\":{value}"),
-            ));
+            cases.push(member(&format!("$.{field}"), &format!("\"{field}\":{value}")));
         }
     };
-    for large in [
-        "sessionDurationMs",
-        "startupTimeMs",
-        "playTimeMs",
-        "rebufferTimeMs",
-        "droppedFrames",
-    ] {
+    for large in
+        ["sessionDurationMs", "startupTimeMs", "playTimeMs", "rebufferTimeMs", "droppedFrames"]
+    {
         refuse(large, &INTEGERS);
         refuse(large, &["-1", "9007199254740992", "1e300"]);
     }
@@ -47,28 +40,15 @@ fn numbers() -> Vec<Refused> {
         refuse(total, &INTEGERS);
         refuse(total, &["-2", "9007199254740992"]);
     }
-    for count in [
-        "rebufferCount",
-        "errorCount",
-        "qualitySwitchCount",
-        "avgBitrateKbps",
-    ] {
+    for count in ["rebufferCount", "errorCount", "qualitySwitchCount", "avgBitrateKbps"] {
         refuse(count, &INTEGERS);
         refuse(count, &["-1", "2147483648", "[1]"]);
     }
     refuse("totalSeekCount", &INTEGERS);
     refuse("totalSeekCount", &["-2", "2147483648", "-1.5"]);
     refuse("meanVideoFormatBitrate", &INTEGERS);
-    refuse(
-        "meanVideoFormatBitrate",
-        &["-2", "2147483647001", "-1.5", "-1e300"],
-    );
-    refuse(
-        "rebufferRatio",
-        &[
-            "\"0.5\"", "true", "[]", "-0.1", "-1", "1.0001", "2", "1e300",
-        ],
-    );
+    refuse("meanVideoFormatBitrate", &["-2", "2147483647001", "-1.5", "-1e300"]);
+    refuse("rebufferRatio", &["\"0.5\"", "true", "[]", "-0.1", "-1", "1.0001", "2", "1e300"]);
     refuse("sessionDurationMs", &["0", "0.0", "-0"]);
     cases
 }
@@ -91,35 +71,20 @@ fn texts() -> Vec<Refused> {
     ] {
         refuse(&format!("$.{field}"), &format!("\"{field}\":?"), &TEXTS);
     }
-    for (object, field) in [
-        ("device", "model"),
-        ("device", "os"),
-        ("app", "name"),
-        ("app", "version"),
-    ] {
+    for (object, field) in
+        [("device", "model"), ("device", "os"), ("app", "name"), ("app", "version")]
+    {
         let path = format!("$.{object}.{field}");
         refuse(&path, &format!("\"{object}\":{{\"{field}\":?}}"), &TEXTS);
     }
     for field in ["device", "app"] {
         let not_objects = ["\"Pixel\"", "12", "false", "[]", "[{}]"];
-        refuse(
-            &format!("$.{field}"),
-            &format!("\"{field}\":?"),
-            &not_objects,
-        );
+        refuse(&format!("$.{field}"), &format!("\"{field}\":?"), &not_objects);
     }
     for field in ["lastErrorCode", "osVersion"] {
-        refuse(
-            &format!("$.{field}"),
-            &format!("\"{field}\":?"),
-            &TEXTS[1..],
-        );
+        refuse(&format!("$.{field}"), &format!("\"{field}\":?"), &TEXTS[1..]);
     }
-    refuse(
-        "$.device.osVersion",
-        r#""device":{"osVersion":?}"#,
-        &TEXTS[1..],
-    );
+    refuse("$.device.osVersion", r#""device":{"osVersion":?}"#, &TEXTS[1..]);
     let not_times = [
         "\"\"",
         "\" \"",
@@ -134,35 +99,18 @@ fn texts() -> Vec<Refused> {
         "\"1795000000000\"",
         "\"NULL\"",
     ];
-    refuse(
-        "$.sessionStartDateIso",
-        r#""sessionStartDateIso":?"#,
-        &not_times,
-    );
+    refuse("$.sessionStartDateIso", r#""sessionStartDateIso":?"#, &not_times);
     cases
 }
 
 fn versions() -> Vec<Refused> {
     let version =
         |version: &str| member("$.schemaVersion", &format!("\"schemaVersion\":{version}"));
-    let invalid = [
-        "1", "1.0", "true", "{}", "\"\"", "\"abc\"", "\"v1\"", "\"-1.0\"", "\" 1.0\"",
-    ];
-    let unsupported = [
-        "\"2.0.0\"",
-        "\"0.9\"",
-        "\"10.0.0\"",
-        "\"99999999999999999999.0\"",
-    ];
-    let unsupported = unsupported.map(|text| Refused {
-        code: "UNSUPPORTED_SCHEMA_VERSION",
-        ..version(text)
-    });
-    invalid
-        .map(version)
-        .into_iter()
-        .chain(unsupported)
-        .collect()
+    let invalid = ["1", "1.0", "true", "{}", "\"\"", "\"abc\"", "\"v1\"", "\"-1.0\"", "\" 1.0\""];
+    let unsupported = ["\"2.0.0\"", "\"0.9\"", "\"10.0.0\"", "\"99999999999999999999.0\""];
+    let unsupported =
+        unsupported.map(|text| Refused { code: "UNSUPPORTED_SCHEMA_VERSION", ..version(text) });
+    invalid.map(version).into_iter().chain(unsupported).collect()
 }
 
 fn timelines() -> Vec<Refused> {
@@ -182,25 +130,11 @@ fn timelines() -> Vec<Refused> {
     // The last of two counts.
     let right = r#""timestampMs":1,"elapsedMs":1,"playbackState":"PLAYING","#;
     for (field, values) in [
-        (
-            "timestampMs",
-            &["0", "-1", "null", "\"1\"", "1.5", "[]"][..],
-        ),
-        (
-            "elapsedMs",
-            &["-1", "null", "\"1\"", "0.1", "9007199254740992"],
-        ),
+        ("timestampMs", &["0", "-1", "null", "\"1\"", "1.5", "[]"][..]),
+        ("elapsedMs", &["-1", "null", "\"1\"", "0.1", "9007199254740992"]),
         (
             "playbackState",
-            &[
-                "null",
-                "1",
-                "\"\"",
-                "\"playing\"",
-                "\"STALLED\"",
-                "\"PLAYING \"",
-                "{}",
-            ],
+            &["null", "1", "\"\"", "\"playing\"", "\"STALLED\"", "\"PLAYING \"", "{}"],
         ),
         ("currentBitrate", &["-2", "\"1\"", "1.5"]),
         ("networkType", &["1", "{}"]),
@@ -210,20 +144,11 @@ fn timelines() -> Vec<Refused> {
         ("rebufferTimeMs", &["-1", "true"]),
     ] {
         for value in values {
-            cases.push(event(
-                &format!(".{field}"),
-                &format!("{right}\"{field}\":{value}"),
-            ));
+            cases.push(event(&format!(".{field}"), &format!("{right}\"{field}\":{value}")));
         }
     }
-    cases.push(event(
-        ".elapsedMs",
-        r#""timestampMs":1,"playbackState":"IDLE""#,
-    ));
-    cases.push(event(
-        ".timestampMs",
-        r#""elapsedMs":1,"playbackState":"IDLE""#,
-    ));
+    cases.push(event(".elapsedMs", r#""timestampMs":1,"playbackState":"IDLE""#));
+    cases.push(event(".timestampMs", r#""elapsedMs":1,"playbackState":"IDLE""#));
     cases.push(event(".playbackState", r#""timestampMs":1,"elapsedMs":1"#));
     cases
 }

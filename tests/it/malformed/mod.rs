@@ -69,17 +69,9 @@ fn failed_alone(case: &Refused, answer: &Answer) -> String {
     let results = answer["results"].as_array().expect("results");
     for (index, result) in results.iter().enumerate() {
         assert_eq!(result["index"], index, "{name}");
-        let expected = if index == BAD_AT {
-            "rejected"
-        } else {
-            "stored"
-        };
+        let expected = if index == BAD_AT { "rejected" } else { "stored" };
         assert_eq!(result["status"], expected, "{name}: {result}");
-        assert_eq!(
-            result.get("error").is_some(),
-            index == BAD_AT,
-            "{name}: {result}"
-        );
+        assert_eq!(result.get("error").is_some(), index == BAD_AT, "{name}: {result}");
     }
     let error = &results[BAD_AT]["error"];
     assert_eq!(error["code"], case.code, "{name}: {error}");
@@ -93,12 +85,7 @@ async fn kept(server: &Server) -> Vec<Kept> {
     .fetch_all(&mut server.database.connect().await)
     .await
     .expect("rows");
-    let kept = |(tenant, code, message, body)| Kept {
-        tenant,
-        code,
-        message,
-        body,
-    };
+    let kept = |(tenant, code, message, body)| Kept { tenant, code, message, body };
     rows.into_iter().map(kept).collect()
 }
 
@@ -111,13 +98,7 @@ async fn what_is_malformed_is_refused_alone_named_and_kept() {
     let mut misnamed = Vec::new();
     let mut batches = 0;
     for (number, case) in cases.iter().enumerate() {
-        let Refused {
-            name,
-            body,
-            code,
-            field,
-            fits,
-        } = case;
+        let Refused { name, body, code, field, fits } = case;
         let answer = server.post(body.clone()).await;
         assert_eq!(answer.status, 400, "{name}: {}", answer.text);
         assert_eq!(answer.code(), *code, "{name}: {}", answer.text);
@@ -180,17 +161,11 @@ async fn a_report_that_is_too_large_is_refused_alone() {
         fits: Fits::Anywhere,
     };
     let answer = server.post(case.body.clone()).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.code().as_str()),
-        (413, case.code)
-    );
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (413, case.code));
     let array = batch(&case, "array", "[", ",", "]");
     let message = failed_alone(&case, &server.post_batch(array).await);
     let lines = batch(&case, "lines", "", "\n", "");
-    assert_eq!(
-        failed_alone(&case, &server.post_ndjson(lines).await),
-        message
-    );
+    assert_eq!(failed_alone(&case, &server.post_ndjson(lines).await), message);
     let expected = Kept::of(&case, &message, &case.body);
     assert!(kept(&server).await.iter().all(|kept| *kept == expected));
 }
@@ -259,7 +234,5 @@ async fn oddities_are_stored_and_read_back() {
 }
 
 fn percent_encoded(id: &str) -> String {
-    url::form_urlencoded::byte_serialize(id.as_bytes())
-        .collect::<String>()
-        .replace('+', "%20")
+    url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20")
 }

@@ -26,13 +26,7 @@ pub struct Refused {
 pub fn case(field: &str, body: impl Into<Vec<u8>>) -> Refused {
     let body = body.into();
     let name = String::from_utf8_lossy(&body).chars().take(100).collect();
-    Refused {
-        name,
-        body,
-        code: "INVALID_SCHEMA",
-        field: field.to_owned(),
-        fits: Fits::Anywhere,
-    }
+    Refused { name, body, code: "INVALID_SCHEMA", field: field.to_owned(), fits: Fits::Anywhere }
 }
 
 /// A report that is right but for `members`, which come last.
@@ -55,34 +49,19 @@ pub fn corpus() -> Vec<Refused> {
 
 /// Not one JSON object.
 fn documents() -> Vec<Refused> {
-    let fitting = |fits, field, body: &str| Refused {
-        fits,
-        ..case(field, body)
-    };
+    let fitting = |fits, field, body: &str| Refused { fits, ..case(field, body) };
     let mut cases = vec![
         fitting(Fits::Nowhere, "$", ""),
         fitting(Fits::Nowhere, "$", " \r\n\t "),
-        fitting(
-            Fits::LineOnly,
-            "$.timestamp",
-            r#"{"sessionId":"bad","timestamp":"#,
-        ),
-        fitting(
-            Fits::LineOnly,
-            "$.timestamp",
-            r#"{"sessionId":"bad","timestamp":1"#,
-        ),
+        fitting(Fits::LineOnly, "$.timestamp", r#"{"sessionId":"bad","timestamp":"#),
+        fitting(Fits::LineOnly, "$.timestamp", r#"{"sessionId":"bad","timestamp":1"#),
         fitting(Fits::LineOnly, "$", r#"{"sess"#),
         fitting(Fits::LineOnly, "$.sessionId", r#"{"sessionId":"bad"#),
         fitting(Fits::LineOnly, "$.sessionId", r#"{"sessionId":"bad\"#),
         fitting(Fits::LineOnly, "$.a[2]", r#"{"a":[1,2,"#),
         fitting(Fits::LineOnly, "$", r#"{"sessionId":"bad","timestamp":1}]"#),
         case("$.sessionId", r#"{"sessionId":"bad"]"#),
-        fitting(
-            Fits::ArrayOnly,
-            "$",
-            "{\"sessionId\":\"bad\",\"timestamp\":1}\n{}",
-        ),
+        fitting(Fits::ArrayOnly, "$", "{\"sessionId\":\"bad\",\"timestamp\":1}\n{}"),
     ];
     for body in [
         "hello",
@@ -154,12 +133,7 @@ fn bytes() -> Vec<Refused> {
 }
 
 fn required() -> Vec<Refused> {
-    let id = |id: &str| {
-        case(
-            "$.sessionId",
-            format!(r#"{{"sessionId":{id},"timestamp":1}}"#),
-        )
-    };
+    let id = |id: &str| case("$.sessionId", format!(r#"{{"sessionId":{id},"timestamp":1}}"#));
     let time = |time: &str| {
         let body = format!(r#"{{"sessionId":"bad","timestamp":{time}}}"#);
         case("$.timestamp", body)
@@ -226,34 +200,16 @@ fn required() -> Vec<Refused> {
 
 /// Small to send, large to keep.
 fn bombs() -> Vec<Refused> {
-    let mut cases: Vec<Refused> = [
-        "1e301",
-        "1e131071",
-        "-1e999",
-        "1E+400",
-        "1e-301",
-        "0e99999999999",
-    ]
-    .map(|number| member("$.x", &format!("\"x\":{number}")))
-    .into();
-    cases.push(member(
-        "$.custom.a[1].b",
-        r#""custom":{"a":[0,{"b":1e131071}]}"#,
-    ));
-    cases.push(member(
-        "$.x[0]",
-        &format!("\"x\":[{}]", vec!["1e131071"; 22_000].join(",")),
-    ));
+    let mut cases: Vec<Refused> =
+        ["1e301", "1e131071", "-1e999", "1E+400", "1e-301", "0e99999999999"]
+            .map(|number| member("$.x", &format!("\"x\":{number}")))
+            .into();
+    cases.push(member("$.custom.a[1].b", r#""custom":{"a":[0,{"b":1e131071}]}"#));
+    cases.push(member("$.x[0]", &format!("\"x\":[{}]", vec!["1e131071"; 22_000].join(","))));
     // Each is allowed; together they would read back fifty times as large.
-    cases.push(member(
-        "$.x[3333]",
-        &format!("\"x\":[{}]", vec!["1e300"; 20_000].join(",")),
-    ));
+    cases.push(member("$.x[3333]", &format!("\"x\":[{}]", vec!["1e300"; 20_000].join(","))));
     cases.push(member("$.x", &format!("\"x\":{}", "9".repeat(100_000))));
-    cases.push(member(
-        "$.playTimeMs",
-        &format!("\"playTimeMs\":{}", "9".repeat(100_000)),
-    ));
+    cases.push(member("$.playTimeMs", &format!("\"playTimeMs\":{}", "9".repeat(100_000))));
     cases.push(member("$.x", &format!("\"x\":0.{}1", "0".repeat(100_000))));
     // The first eight steps name the place.
     let (arrays, objects) = ("$.x[0][0][0][0][0][0][0]", "$.x.a.a.a.a.a.a.a");
@@ -263,10 +219,7 @@ fn bombs() -> Vec<Refused> {
         let (open, close) = ("{\"a\":".repeat(depth), "}".repeat(depth));
         cases.push(member(objects, &format!("\"x\":{open}1{close}")));
     }
-    let unclosed = |field, body: String| Refused {
-        fits: Fits::LineOnly,
-        ..case(field, body)
-    };
+    let unclosed = |field, body: String| Refused { fits: Fits::LineOnly, ..case(field, body) };
     cases.push(unclosed("$[0][0][0][0][0][0][0][0]", "[".repeat(1_000_000)));
     cases.push(unclosed("$.a.a.a.a.a.a.a.a", "{\"a\":".repeat(200_000)));
     cases

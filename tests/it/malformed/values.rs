@@ -4,48 +4,28 @@ use super::accepted::Corpus;
 
 pub fn texts(corpus: &mut Corpus) {
     let nul = [(r"\u0000", "\u{fffd}")];
-    corpus.cleaned(
-        r#""contentId":"a\u0000b""#,
-        &nul,
-        &[("content_id", Some("a\u{fffd}b"))],
-    );
+    corpus.cleaned(r#""contentId":"a\u0000b""#, &nul, &[("content_id", Some("a\u{fffd}b"))]);
     corpus.cleaned(r#""custom":{"k\u0000":["\u0000"]}"#, &nul, &[]);
     corpus.cleaned(
         r#""deviceModel":"\ud83d","x":"\udc00\ud83d\ude00""#,
-        &[
-            (r"\ud83d\ude00", "😀"),
-            (r"\ud83d", "\u{fffd}"),
-            (r"\udc00", "\u{fffd}"),
-        ],
-        &[
-            ("device_model", Some("\u{fffd}")),
-            ("payload->>'x'", Some("\u{fffd}😀")),
-        ],
+        &[(r"\ud83d\ude00", "😀"), (r"\ud83d", "\u{fffd}"), (r"\udc00", "\u{fffd}")],
+        &[("device_model", Some("\u{fffd}")), ("payload->>'x'", Some("\u{fffd}😀"))],
     );
     corpus.cleaned(
         r#""timelineEvents":[],"lastErrorCode":"\uDFFF\uD800""#,
         &[(r"\uDFFF\uD800", "\u{fffd}\u{fffd}")],
         &[("last_error_code", Some("\u{fffd}\u{fffd}"))],
     );
-    corpus.add(
-        r#""contentId":"\\u0000""#,
-        &[("content_id", Some(r"\u0000"))],
-    );
+    corpus.add(r#""contentId":"\\u0000""#, &[("content_id", Some(r"\u0000"))]);
     corpus.add(
         "\"contentId\":\"👩‍👩‍👧‍👦 שלום مرحبا \u{202e}abc\u{202c} e\u{301}\"",
-        &[(
-            "content_id",
-            Some("👩‍👩‍👧‍👦 שלום مرحبا \u{202e}abc\u{202c} e\u{301}"),
-        )],
+        &[("content_id", Some("👩‍👩‍👧‍👦 שלום مرحبا \u{202e}abc\u{202c} e\u{301}"))],
     );
     corpus.add(
         "\"contentId\":\"\u{7f}\u{85}\u{2028}\u{feff}\u{10ffff}\"",
         &[("length(content_id)", Some("5"))],
     );
-    corpus.add(
-        r#""contentId":"\"\\\/\b\f\n\r\t""#,
-        &[("length(content_id)", Some("8"))],
-    );
+    corpus.add(r#""contentId":"\"\\\/\b\f\n\r\t""#, &[("length(content_id)", Some("8"))]);
     corpus.add(
         r#""contentId":"'; DROP TABLE sessions; --""#,
         &[("content_id", Some("'; DROP TABLE sessions; --"))],
@@ -55,10 +35,7 @@ pub fn texts(corpus: &mut Corpus) {
         &[("content_id", Some("")), ("device_model", Some(" "))],
     );
     for (character, bytes) in [("x", "512"), ("é", "1024"), ("😀", "2048")] {
-        let long = format!(
-            "\"contentId\":\"{}\"",
-            character.repeat(100_000 / character.len())
-        );
+        let long = format!("\"contentId\":\"{}\"", character.repeat(100_000 / character.len()));
         corpus.add(
             &long,
             &[
@@ -88,10 +65,7 @@ pub fn texts(corpus: &mut Corpus) {
     );
     corpus.add(
         r#""streamType":"vod","lastErrorCategory":"""#,
-        &[
-            ("stream_type", Some("UNKNOWN")),
-            ("last_error_category", Some("UNKNOWN")),
-        ],
+        &[("stream_type", Some("UNKNOWN")), ("last_error_category", Some("UNKNOWN"))],
     );
     for id in [
         &*format!("\"{}\"", "i".repeat(128)),
@@ -124,10 +98,7 @@ pub fn numbers(corpus: &mut Corpus) {
         r#""meanVideoFormatBitrate":-1.0,"avgBitrateKbps":7"#,
         &[("avg_bitrate_kbps", Some("7"))],
     );
-    corpus.add(
-        r#""meanVideoFormatBitrate":999"#,
-        &[("avg_bitrate_kbps", Some("0"))],
-    );
+    corpus.add(r#""meanVideoFormatBitrate":999"#, &[("avg_bitrate_kbps", Some("0"))]);
     corpus.add(
         r#""meanVideoFormatBitrate":2147483647000"#,
         &[("avg_bitrate_kbps", Some("2147483647"))],
@@ -150,43 +121,16 @@ pub fn numbers(corpus: &mut Corpus) {
         ("0.30000000000000004", "0.3"),
         ("0.99999999999999999999", "1"),
     ] {
-        corpus.add(
-            &format!("\"rebufferRatio\":{ratio}"),
-            &[("rebuffer_ratio", Some(stored))],
-        );
+        corpus.add(&format!("\"rebufferRatio\":{ratio}"), &[("rebuffer_ratio", Some(stored))]);
     }
-    corpus.add(
-        r#""x":[1e300,-1e300,1e-300,1E+300,0e0],"y":{"z":1e300}"#,
-        &[],
-    );
+    corpus.add(r#""x":[1e300,-1e300,1e-300,1E+300,0e0],"y":{"z":1e300}"#, &[]);
     corpus.add(&format!("\"x\":[{}]", vec!["1e300"; 3_000].join(",")), &[]);
-    corpus.add(
-        &format!("\"x\":-{},\"y\":0.{}", "9".repeat(399), "1".repeat(398)),
-        &[],
-    );
-    corpus.add(
-        r#""x":[18446744073709551616,9223372036854775808,0.1,-0]"#,
-        &[],
-    );
-    corpus.add(
-        r#""lastErrorCode":"ERROR_CODE_IO""#,
-        &[("last_error_code", Some("ERROR_CODE_IO"))],
-    );
-    corpus.add(
-        r#""lastErrorCode":2004"#,
-        &[("last_error_code", Some("2004"))],
-    );
-    corpus.add(
-        r#""lastErrorCode":-1.5"#,
-        &[("last_error_code", Some("-1.5"))],
-    );
-    corpus.add(
-        r#""osVersion":34,"device":{"osVersion":null}"#,
-        &[("os_version", Some("34"))],
-    );
+    corpus.add(&format!("\"x\":-{},\"y\":0.{}", "9".repeat(399), "1".repeat(398)), &[]);
+    corpus.add(r#""x":[18446744073709551616,9223372036854775808,0.1,-0]"#, &[]);
+    corpus.add(r#""lastErrorCode":"ERROR_CODE_IO""#, &[("last_error_code", Some("ERROR_CODE_IO"))]);
+    corpus.add(r#""lastErrorCode":2004"#, &[("last_error_code", Some("2004"))]);
+    corpus.add(r#""lastErrorCode":-1.5"#, &[("last_error_code", Some("-1.5"))]);
+    corpus.add(r#""osVersion":34,"device":{"osVersion":null}"#, &[("os_version", Some("34"))]);
     corpus.add(r#""osVersion":13.5"#, &[("os_version", Some("13.5"))]);
-    corpus.add(
-        r#""osVersion":1e300"#,
-        &[("length(os_version)", Some("301"))],
-    );
+    corpus.add(r#""osVersion":1e300"#, &[("length(os_version)", Some("301"))]);
 }

@@ -30,17 +30,10 @@ impl Binary {
     /// Starts `media3watch serve` on a free port and waits until it listens.
     pub fn serve(env: &[(&str, &str)]) -> Self {
         let mut command = bin();
-        command.envs([
-            ("PORT", "0"),
-            ("HOST", "127.0.0.1"),
-            ("RATE_LIMIT_REQUESTS", "1000000"),
-        ]);
+        command.envs([("PORT", "0"), ("HOST", "127.0.0.1"), ("RATE_LIMIT_REQUESTS", "1000000")]);
         command.envs(env.iter().copied()).env("LOG_FORMAT", "json");
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("runs");
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
         let log = Arc::new(Mutex::new(String::new()));
         let mut stdout = child.stdout.take().expect("piped");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
@@ -69,12 +62,7 @@ impl Binary {
         let address = address.recv_timeout(Duration::from_mins(1));
         let address =
             address.unwrap_or_else(|_| panic!("no start:\n{}", log.lock().expect("ours")));
-        Self {
-            child,
-            address,
-            log,
-            readers: vec![out, err],
-        }
+        Self { child, address, log, readers: vec![out, err] }
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -41,19 +41,13 @@ impl Cluster {
     /// Makes a cluster and starts it.
     pub fn start() -> Self {
         let account = Uid::effective().is_root().then(unprivileged);
-        let data = tempfile::Builder::new()
-            .prefix("m3w-test-pg-")
-            .tempdir()
-            .expect("a temp dir");
+        let data = tempfile::Builder::new().prefix("m3w-test-pg-").tempdir().expect("a temp dir");
         let data = data.keep();
         if let Some((uid, gid)) = account {
             chown(&data, Some(uid.as_raw()), Some(gid.as_raw())).expect("root may");
         }
-        let port = TcpListener::bind("127.0.0.1:0")
-            .expect("a port")
-            .local_addr()
-            .expect("bound")
-            .port();
+        let port =
+            TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
         let cluster = Self {
             bin: bin_dir().to_owned(),
             data,
@@ -62,23 +56,9 @@ impl Cluster {
             running: std::sync::Mutex::new(None),
         };
         let mut initdb = cluster.command(&cluster.bin.join("initdb"));
-        initdb.args([
-            "-A",
-            "trust",
-            "-U",
-            "postgres",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "-N",
-            "-D",
-        ]);
+        initdb.args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-N", "-D"]);
         let done = initdb.arg(&cluster.data).output().expect("initdb runs");
-        assert!(
-            done.status.success(),
-            "{}",
-            String::from_utf8_lossy(&done.stderr)
-        );
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         cluster.start_again();
         cluster
     }
@@ -106,11 +86,7 @@ impl Cluster {
         *self.running.lock().expect("not poisoned") = Some(Running { life, watchdog });
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.is_ready() {
-            assert!(
-                Instant::now() < deadline,
-                "Postgres does not start: {}",
-                self.log()
-            );
+            assert!(Instant::now() < deadline, "Postgres does not start: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -118,10 +94,7 @@ impl Cluster {
     /// Stops the cluster with a signal: `INT` for a fast shutdown, `QUIT` for a crash.
     pub fn stop(&self, signal: &str) {
         let running = self.running.lock().expect("not poisoned").take();
-        let Running {
-            mut life,
-            mut watchdog,
-        } = running.expect("running");
+        let Running { mut life, mut watchdog } = running.expect("running");
         writeln!(life, "{signal}").expect("the watchdog reads");
         watchdog.wait().expect("it ends");
     }
@@ -129,12 +102,7 @@ impl Cluster {
     /// Process id of the postmaster.
     pub fn pid(&self) -> i32 {
         let text = std::fs::read_to_string(self.data.join("postmaster.pid")).expect("running");
-        text.lines()
-            .next()
-            .expect("a pid")
-            .trim()
-            .parse()
-            .expect("a pid")
+        text.lines().next().expect("a pid").trim().parse().expect("a pid")
     }
 
     /// The postmaster and its children.
@@ -142,9 +110,7 @@ impl Cluster {
         let parent = self.pid();
         let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
         let children = children.unwrap_or_default();
-        let children = children
-            .split_whitespace()
-            .filter_map(|pid| pid.parse().ok());
+        let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
         std::iter::once(parent).chain(children).collect()
     }
 
@@ -161,18 +127,12 @@ impl Cluster {
         let Ok(text) = std::fs::read_to_string(self.data.join("postmaster.pid")) else {
             return false;
         };
-        text.lines()
-            .nth(7)
-            .is_some_and(|status| status.trim() == "ready")
+        text.lines().nth(7).is_some_and(|status| status.trim() == "ready")
     }
 
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command
-            .current_dir("/")
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("LC_ALL", "C");
+        command.current_dir("/").env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
         if let Some((uid, gid)) = self.account {
             command.uid(uid.as_raw()).gid(gid.as_raw());
         }
@@ -206,9 +166,7 @@ impl Database {
     /// A new, empty database in the shared cluster.
     pub async fn new() -> Self {
         // Starting the cluster blocks.
-        let cluster = tokio::task::spawn_blocking(shared_cluster)
-            .await
-            .expect("a cluster");
+        let cluster = tokio::task::spawn_blocking(shared_cluster).await.expect("a cluster");
         Self::within(cluster).await
     }
 
@@ -216,13 +174,9 @@ impl Database {
     pub async fn within(cluster: &Cluster) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(1);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let admin = Self {
-            url: cluster.url("postgres"),
-        };
+        let admin = Self { url: cluster.url("postgres") };
         admin.execute(&format!("CREATE DATABASE {name}")).await;
-        Self {
-            url: cluster.url(&name),
-        }
+        Self { url: cluster.url(&name) }
     }
 
     pub fn options(&self) -> PgConnectOptions {
@@ -236,29 +190,20 @@ impl Database {
     /// Runs statements.
     pub async fn execute(&self, sql: &str) {
         let mut connection = self.connect().await;
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-            .execute(&mut connection)
-            .await
-            .expect(sql);
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.expect(sql);
     }
 
     /// The single value of a query, as text; `None` for NULL or no row.
     pub async fn value(&self, sql: &str) -> Option<String> {
         let sql = format!("SELECT (SELECT x FROM ({sql}) AS q (x))::text");
         let mut connection = self.connect().await;
-        let value = sqlx::query_scalar(AssertSqlSafe(sql.clone()))
-            .fetch_one(&mut connection)
-            .await;
+        let value = sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_one(&mut connection).await;
         value.expect(&sql)
     }
 
     /// The single number of a query.
     pub async fn number(&self, sql: &str) -> i64 {
-        self.value(sql)
-            .await
-            .expect("a value")
-            .parse()
-            .expect("a number")
+        self.value(sql).await.expect("a value").parse().expect("a number")
     }
 
     /// The lines of a query with one text column.
@@ -270,9 +215,7 @@ impl Database {
 }
 
 fn unprivileged() -> (Uid, Gid) {
-    let user = ["postgres", "nobody"]
-        .into_iter()
-        .find_map(|name| User::from_name(name).ok()?);
+    let user = ["postgres", "nobody"].into_iter().find_map(|name| User::from_name(name).ok()?);
     let user = user.expect("a user for Postgres, which refuses root");
     (user.uid, user.gid)
 }
@@ -284,13 +227,8 @@ fn bin_dir() -> &'static Path {
             return given.into();
         }
         let cache = crate::managed_pg::cache_dir();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let installing = install(&cache, MAVEN_CENTRAL, &|_| {});
-        runtime
-            .expect("a runtime")
-            .block_on(installing)
-            .expect("PostgreSQL can be fetched")
+        runtime.expect("a runtime").block_on(installing).expect("PostgreSQL can be fetched")
     })
 }

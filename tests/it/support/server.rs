@@ -61,24 +61,16 @@ impl Answer {
 
     /// The code of an error answer; empty for others.
     pub fn code(&self) -> String {
-        self.json()["error"]["code"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
     }
 
     /// The message of an error answer.
     pub fn message(&self) -> String {
-        self.json()["error"]["message"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+        self.json()["error"]["message"].as_str().unwrap_or_default().to_owned()
     }
 
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().expect("text"))
+        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
     }
 }
 
@@ -94,10 +86,7 @@ impl Server {
 
     /// A server on a database of its own whose clock stands still.
     pub async fn at(now_ms: i64) -> Self {
-        let options = ServerOptions {
-            now_ms: Some(now_ms),
-            ..ServerOptions::default()
-        };
+        let options = ServerOptions { now_ms: Some(now_ms), ..ServerOptions::default() };
         Self::with(options, &Database::new().await).await
     }
 
@@ -132,9 +121,7 @@ impl Server {
             let stopping = stopping.clone();
             async move {
                 let ready = |app: &Arc<App>| drop(ready.send(Arc::clone(app)));
-                lifecycle::run(&config, ground, stopping, ready)
-                    .await
-                    .expect("the server runs");
+                lifecycle::run(&config, ground, stopping, ready).await.expect("the server runs");
             }
         });
         let app = is_ready.await.expect("the server starts");
@@ -160,19 +147,13 @@ impl Server {
 
     /// A request with the key.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client
-            .request(method, self.url(path))
-            .header("X-API-Key", KEY)
+        self.client.request(method, self.url(path)).header("X-API-Key", KEY)
     }
 
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         let response = request.send().await.expect("an answer");
         let (status, headers) = (response.status(), response.headers().clone());
-        Answer {
-            status,
-            headers,
-            text: response.text().await.expect("a body"),
-        }
+        Answer { status, headers, text: response.text().await.expect("a body") }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -189,12 +170,7 @@ impl Server {
     /// Posts a batch as a JSON array.
     pub async fn post_batch(&self, body: impl Into<reqwest::Body>) -> Answer {
         let request = self.request(Method::POST, "/v1/sessions/batch");
-        self.send(
-            request
-                .header("Content-Type", "application/json")
-                .body(body),
-        )
-        .await
+        self.send(request.header("Content-Type", "application/json").body(body)).await
     }
 
     /// Posts a batch as lines.
@@ -207,12 +183,8 @@ impl Server {
     /// The value of a metric with exactly these labels, as `name{label="…"}`.
     pub async fn metric(&self, series: &str) -> f64 {
         let text = self.get("/metrics").await.text;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {series} in\n{text}"))
-            .parse()
-            .expect("a number")
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().expect("a number")
     }
 
     /// Begins to stop, as the first signal does.

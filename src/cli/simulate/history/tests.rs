@@ -11,9 +11,7 @@ const UNTIL_MS: u64 = 1_771_065_000_000;
 
 fn sessions(seed: u64, count: u64, span_ms: u64, incident: Option<Incident>) -> Vec<Value> {
     let past = Past::new(seed, count, span_ms, UNTIL_MS, incident);
-    (0..count)
-        .map(|index| serde_json::from_slice(&past.report(index).1).expect("JSON"))
-        .collect()
+    (0..count).map(|index| serde_json::from_slice(&past.report(index).1).expect("JSON")).collect()
 }
 
 fn number(session: &Value, name: &str) -> u64 {
@@ -38,10 +36,8 @@ fn rates(sessions: &[Value]) -> Rates {
     };
     let rebuffer = sum("rebufferTimeMs");
     let watched = sum("playTimeMs") + sum("startupTimeMs") + rebuffer + sum("totalSeekTimeMs");
-    let mut startups: Vec<_> = sessions
-        .iter()
-        .filter_map(|s| s["startupTimeMs"].as_u64())
-        .collect();
+    let mut startups: Vec<_> =
+        sessions.iter().filter_map(|s| s["startupTimeMs"].as_u64()).collect();
     startups.sort_unstable();
     let failed = |s: &Value| number(s, "errorCount") > 0;
     let never_played = |s: &Value| number(s, "playTimeMs") == 0;
@@ -61,10 +57,7 @@ fn ordinary_traffic_looks_ordinary() {
     assert!((1.5..2.5).contains(&rates.error_percent), "{rates:?}");
     assert!((0.5..1.0).contains(&rates.rebuffer_percent), "{rates:?}");
     assert!((2.0..3.0).contains(&rates.exit_percent), "{rates:?}");
-    assert!(
-        (0.3..1.5).contains(&rates.start_failure_percent),
-        "{rates:?}"
-    );
+    assert!((0.3..1.5).contains(&rates.start_failure_percent), "{rates:?}");
     assert!((700..=900).contains(&rates.startup_p50_ms), "{rates:?}");
     assert!((2_500..=3_000).contains(&rates.startup_p95_ms), "{rates:?}");
 }
@@ -88,22 +81,13 @@ fn an_incident_raises_its_own_number() {
         (rates(&before), rates(&all))
     };
     let (before, all) = of(Incident::ErrorSpike);
-    assert!(
-        before.error_percent < 3.5 && all.error_percent > 12.0,
-        "{before:?} {all:?}"
-    );
+    assert!(before.error_percent < 3.5 && all.error_percent > 12.0, "{before:?} {all:?}");
     assert!(all.startup_p95_ms < 4_000);
     let (before, all) = of(Incident::SlowStart);
-    assert!(
-        before.startup_p95_ms < 3_500 && all.startup_p95_ms > 7_000,
-        "{before:?} {all:?}"
-    );
+    assert!(before.startup_p95_ms < 3_500 && all.startup_p95_ms > 7_000, "{before:?} {all:?}");
     assert!(all.error_percent < 2.0 * calm.error_percent);
     let (before, all) = of(Incident::Rebuffering);
-    assert!(
-        before.rebuffer_percent < 1.5 && all.rebuffer_percent > 5.0,
-        "{before:?} {all:?}"
-    );
+    assert!(before.rebuffer_percent < 1.5 && all.rebuffer_percent > 5.0, "{before:?} {all:?}");
     assert!(all.error_percent < 2.0 * calm.error_percent);
 }
 
@@ -112,10 +96,7 @@ fn a_seed_repeats_everything() {
     let first = sessions(5, 200, 24 * HOUR_MS, None);
     assert_eq!(first, sessions(5, 200, 24 * HOUR_MS, None));
     let ids = |sessions: &[Value]| -> BTreeSet<String> {
-        sessions
-            .iter()
-            .map(|session| session["sessionId"].to_string())
-            .collect()
+        sessions.iter().map(|session| session["sessionId"].to_string()).collect()
     };
     assert_eq!(ids(&first).len(), 200);
     assert!(ids(&first).is_disjoint(&ids(&sessions(6, 200, 24 * HOUR_MS, None))));
@@ -137,16 +118,10 @@ fn every_report_is_valid_and_small() {
             assert!(number(&session, "sessionDurationMs") > 0);
             assert!(session["sessionStartDateIso"].is_string());
         }
-        let events = session["timelineEvents"]
-            .as_array()
-            .map_or(&[][..], Vec::as_slice);
+        let events = session["timelineEvents"].as_array().map_or(&[][..], Vec::as_slice);
         assert!(events.len() <= MOST_ENTRIES);
         assert!(events.is_sorted_by(|a, b| a["elapsedMs"].as_u64() < b["elapsedMs"].as_u64()));
-        assert!(
-            events
-                .iter()
-                .all(|event| number(event, "timestampMs") <= at)
-        );
+        assert!(events.iter().all(|event| number(event, "timestampMs") <= at));
         largest = largest.max(session.to_string().len());
     }
     assert!(largest * 1_000 < 6 * 1_024 * 1_024, "{largest} bytes");
@@ -159,21 +134,13 @@ fn the_shapes_are_those_of_the_fixtures() {
         value.into_keys().collect()
     };
     let full_a = fixture(include_str!("../../../../tests/fixtures/wire/a-full.json"));
-    let b = fixture(include_str!(
-        "../../../../tests/fixtures/wire/b-detach.json"
-    ));
-    let c = fixture(include_str!(
-        "../../../../tests/fixtures/wire/c-report-1.json"
-    ));
+    let b = fixture(include_str!("../../../../tests/fixtures/wire/b-detach.json"));
+    let c = fixture(include_str!("../../../../tests/fixtures/wire/c-report-1.json"));
     let mut has_full_a = false;
     let mut has_unknown_b = false;
     for session in sessions(31, 3_000, 24 * HOUR_MS, None) {
-        let names: BTreeSet<String> = session
-            .as_object()
-            .expect("an object")
-            .keys()
-            .cloned()
-            .collect();
+        let names: BTreeSet<String> =
+            session.as_object().expect("an object").keys().cloned().collect();
         if !session["schemaVersion"].is_null() {
             assert!(names.is_subset(&full_a), "{names:?}");
             has_full_a |= names == full_a;
@@ -214,8 +181,5 @@ fn errors_of_batch_results_are_named() {
         code_of(&serde_json::json!({"code": "INVALID_SCHEMA", "message": "x"})),
         "INVALID_SCHEMA"
     );
-    assert_eq!(
-        code_of(&serde_json::json!("INVALID_SCHEMA")),
-        "INVALID_SCHEMA"
-    );
+    assert_eq!(code_of(&serde_json::json!("INVALID_SCHEMA")), "INVALID_SCHEMA");
 }

@@ -7,22 +7,13 @@ fn playback(index: u64, typical_watch_ms: f64, incident: Option<Incident>) -> Pl
     let mut rng = generator(1, Domain::LiveSession, index);
     let install = Install::draw(&mut rng);
     let content = Content::draw(&mut rng);
-    let conditions = Conditions {
-        typical_watch_ms,
-        incident,
-    };
+    let conditions = Conditions { typical_watch_ms, incident };
     let steps = script::draw(&mut rng, &install, &content, conditions);
     Playback::new(steps, install.device.drops_per_min)
 }
 
 fn step(act: Act, ms: u64) -> Step {
-    Step {
-        act,
-        ms,
-        bitrate: Some(1_600_000),
-        network: Connection::WiFi,
-        error: None,
-    }
+    Step { act, ms, bitrate: Some(1_600_000), network: Connection::WiFi, error: None }
 }
 
 #[test]
@@ -38,10 +29,7 @@ fn a_plain_session_reports_at_events_and_every_fifteen_seconds() {
     // Play begins at 900, too soon after the report at 100.
     assert_eq!(at, [100, 1_100, 16_100, 31_100, 40_900, 42_900]);
     let entries: Vec<_> = reports.iter().flat_map(|report| &report.entries).collect();
-    let elapsed: Vec<_> = entries
-        .iter()
-        .map(|entry| (entry.elapsed_ms, entry.state))
-        .collect();
+    let elapsed: Vec<_> = entries.iter().map(|entry| (entry.elapsed_ms, entry.state)).collect();
     assert_eq!(
         elapsed,
         [
@@ -72,10 +60,7 @@ fn the_rebuffer_ratio_is_media3s() {
         step(Act::Pause, 60_000),
     ];
     let last = Playback::new(steps, 0.0).finish().expect("a report");
-    assert!(
-        (last.totals.rebuffer_ratio() - 0.2).abs() < 1e-9,
-        "2 of 10 seconds"
-    );
+    assert!((last.totals.rebuffer_ratio() - 0.2).abs() < 1e-9, "2 of 10 seconds");
     assert_eq!((last.totals.rebuffers, last.totals.seeks), (1, 1));
     assert_eq!(last.at_ms, 70_100);
 }
@@ -91,14 +76,8 @@ fn the_pace_is_the_sdks() {
             if let Some(last) = last {
                 let gap = report.at_ms - last;
                 assert!(gap > 0, "timestamps grow");
-                assert!(
-                    report.is_final || gap >= MIN_GAP_MS,
-                    "session {index}: {gap} ms"
-                );
-                assert!(
-                    !was_active || gap <= HEARTBEAT_MS,
-                    "session {index}: {gap} ms"
-                );
+                assert!(report.is_final || gap >= MIN_GAP_MS, "session {index}: {gap} ms");
+                assert!(!was_active || gap <= HEARTBEAT_MS, "session {index}: {gap} ms");
             }
             last = Some(report.at_ms);
             was_active = playback.step().act.is_active();
@@ -152,9 +131,7 @@ fn a_cut_ends_a_session_with_a_newer_report() {
 
 #[test]
 fn finishing_hands_over_every_entry() {
-    let reported: Vec<_> = playback(3, 600_000.0, None)
-        .flat_map(|report| report.entries)
-        .collect();
+    let reported: Vec<_> = playback(3, 600_000.0, None).flat_map(|report| report.entries).collect();
     let finished = playback(3, 600_000.0, None).finish().expect("a report");
     assert_eq!(finished.entries, reported);
 }
@@ -163,10 +140,7 @@ fn finishing_hands_over_every_entry() {
 fn thinning_keeps_events_and_both_ends() {
     let mut thinned_by_events = 0;
     for index in 0..200 {
-        let all = playback(index, 900_000.0, None)
-            .finish()
-            .expect("a report")
-            .entries;
+        let all = playback(index, 900_000.0, None).finish().expect("a report").entries;
         let mut few = all.clone();
         thin(&mut few, 24);
         assert_eq!(few.len(), all.len().min(24), "session {index}");
