@@ -6,9 +6,8 @@ use std::time::SystemTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Keys;
-use crate::http::{Limits, Rooms};
 use crate::ingest::Ingest;
-use crate::limit::Limiter;
+use crate::limit::{Limiter, Limits, Rooms};
 use crate::report::UnixMs;
 use crate::store::Store;
 use crate::telemetry::Metrics;

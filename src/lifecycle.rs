@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, Clock};
 use crate::auth::Keys;
 use crate::config::{Config, MetricsAt};
-use crate::http::{self, Limits, Rooms};
+use crate::http;
 use crate::ingest::{Bounds, Ingest};
 use crate::jobs;
-use crate::limit::Limiter;
+use crate::limit::{Limiter, Limits, Rooms};
 use crate::store::{MigrateError, Store};
 use crate::telemetry::Metrics;
 
@@ -58,7 +58,7 @@ pub async fn run(
     ready: impl FnOnce(&Arc<App>),
 ) -> Result<(), MigrateError> {
     let keys = Keys::from_environment(&config.api_key);
-    let metrics = Arc::new(Metrics::new(keys.tenants()));
+    let metrics = Arc::new(Metrics::new(keys.tenants(), &http::ROUTES));
     let store = Store::new(ground.database, config.pool, config.retention, Arc::clone(&metrics));
     let store = Arc::new(store);
     let migrating = store.migrate_patiently(ground.clock.now(), PATIENCE);

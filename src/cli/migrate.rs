@@ -23,7 +23,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let database = super::database::open(config).await?;
-    let metrics = Arc::new(Metrics::new([]));
+    let metrics = Arc::new(Metrics::new([], &[]));
     let store = Store::new(database.options.clone(), config.pool, config.retention, metrics);
     let migrated = store.migrate_patiently(Clock::system().now(), PATIENCE).await;
     store.close().await;

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::VERSION;
 use crate::app::Clock;
 use crate::config::{Config, Database, MetricsAt, Source};
-use crate::http::Limits;
 use crate::ingest::Bounds;
 use crate::lifecycle::{self, Ground};
+use crate::limit::Limits;
 use crate::managed_pg::{ManagedPostgres, shell_quote};
 
 /// File descriptors that are not for clients: database connections, listeners, logs.

@@ -11,8 +11,8 @@ use http_body_util::BodyExt;
 
 use super::decode::Encoding;
 use super::error::Error;
-use super::room::Room;
 use crate::app::App;
+use crate::limit::Room;
 
 /// What is read and thrown away of a body that is too large, so that the client, still
 /// sending, gets to see the answer.
@@ -109,7 +109,9 @@ async fn collect(
         if length > limit {
             return Ok(None);
         }
-        room.take(chunk.len())?;
+        if !room.take(chunk.len()) {
+            return Err(Error::Overloaded);
+        }
         // Most reports come in one piece, which need not be copied.
         if first.is_empty() && all.is_empty() {
             first = chunk;

@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tower::{ServiceExt, service_fn};
 
-use super::server::Limits;
+use crate::limit::Limits;
 
 /// Serves one connection to its end.
 pub(super) async fn serve(

@@ -12,7 +12,6 @@ mod decode;
 mod error;
 mod observe;
 mod openapi;
-mod room;
 mod server;
 mod sessions;
 mod status;
@@ -25,8 +24,7 @@ use axum::routing::{get, post};
 
 pub use error::Error;
 pub use openapi::document as openapi_document;
-pub use room::Rooms;
-pub use server::{Limits, serve};
+pub use server::serve;
 
 use crate::app::App;
 use crate::auth::Scope;

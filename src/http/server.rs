@@ -18,43 +18,8 @@ const H2_PING_EVERY: Duration = Duration::from_secs(20);
 const H2_STREAMS: u32 = 128;
 const H1_BUFFER_BYTES: usize = 64 * 1024;
 
-/// What a client may cost before it has sent a request.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Connections at the same time; more wait in the kernel's queue.
-    pub connections: usize,
-    /// From the first byte of a request to the end of its head; for a new connection, from
-    /// the accept.
-    pub head: Duration,
-    /// Between requests. Above 15 s, the pace of SDK 1.x, so that it can reuse connections.
-    pub idle: Duration,
-    /// For a body to arrive whole.
-    pub body: Duration,
-    /// For the next piece of a body.
-    pub still: Duration,
-    /// How long new connections are still taken once the server is stopping, so that those
-    /// who are on their way get an answer, and probes see that it is not ready.
-    pub linger: Duration,
-    /// For requests to finish after that.
-    pub drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 8_192,
-            head: Duration::from_secs(10),
-            idle: Duration::from_secs(75),
-            body: Duration::from_mins(1),
-            still: Duration::from_secs(10),
-            linger: Duration::from_secs(1),
-            drain: Duration::from_secs(20),
-        }
-    }
-}
-
-/// Serves until the app is stopping; then takes no more connections, finishes the requests under way,
-/// and returns.
+/// Serves until the app is stopping; then lingers, takes no more connections, finishes the
+/// requests under way, and returns.
 pub async fn serve(listener: TcpListener, router: Router, app: &App) {
     let limits = app.limits;
     let mut http = Builder::new(TokioExecutor::new());

@@ -15,11 +15,11 @@ use super::decode::{Encoding, decode};
 use super::error::Error;
 use super::observe::OutcomeName;
 use super::openapi::{ErrorBody, ReportBody, SessionBody};
-use super::room::Room;
 use super::{MAX_BATCH_BYTES, MAX_BATCH_REPORTS};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::ingest::{Answer, Outcome};
+use crate::limit::Room;
 use crate::report::{self, Code, Rejection};
 
 /// Answer to a report that is committed.
@@ -259,7 +259,9 @@ async fn decoded(
             count_refusal(app, async {
                 let bytes = decoded?;
                 let mut room = app.rooms.open();
-                room.take(bytes.len())?;
+                if !room.take(bytes.len()) {
+                    return Err(Error::Overloaded);
+                }
                 Ok(Held { bytes, room })
             })
             .await

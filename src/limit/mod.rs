@@ -1,4 +1,7 @@
-//! Rate limits per key: so many requests per window, as a bucket that refills evenly.
+//! What callers may take: what a client may cost, and how many requests a key has per window,
+//! as a bucket that refills evenly.
+
+mod clients;
 
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
@@ -8,6 +11,8 @@ use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
+
+pub use clients::{Limits, Room, Rooms};
 
 use crate::auth::{Caller, KeyId};
 

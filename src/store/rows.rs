@@ -6,9 +6,22 @@ use sqlx::{PgConnection, Row};
 
 use super::batch::Group;
 use super::types::{Jsonb, PgTime};
-use super::upsert::Settled;
 use super::{Error, Received};
-use crate::report::{SessionReport, TimelineEntry, UnixMs};
+use crate::report::{Place, SessionReport, TimelineEntry, UnixMs};
+
+/// Where a session lives, and whether this transaction was the one to say so.
+#[derive(Clone, Copy)]
+pub(super) struct Settled {
+    pub(super) place: Place,
+    pub(super) is_new: bool,
+}
+
+impl Settled {
+    /// A place that was there before.
+    pub(super) const fn known(timestamp: UnixMs) -> Self {
+        Self { place: Place { timestamp, clock_skew_ms: None }, is_new: false }
+    }
+}
 
 /// One row of `sessions` to be.
 pub(super) struct SessionRow<'a> {

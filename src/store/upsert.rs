@@ -17,23 +17,10 @@ use uuid::Uuid;
 use super::batch::{Group, Merge, group};
 use super::connect::Lease;
 use super::partitions::Month;
-use super::rows::{SessionRow, insert_timeline, upsert_rows};
+use super::rows::{SessionRow, Settled, insert_timeline, upsert_rows};
 use super::types::PgTime;
 use super::{Applied, Error, Received, Store};
 use crate::report::{Place, UnixMs};
-
-/// Where a session lives, and whether this transaction was the one to say so.
-#[derive(Clone, Copy)]
-pub(super) struct Settled {
-    pub(super) place: Place,
-    pub(super) is_new: bool,
-}
-
-impl Settled {
-    const fn known(timestamp: UnixMs) -> Self {
-        Self { place: Place { timestamp, clock_skew_ms: None }, is_new: false }
-    }
-}
 
 impl Store {
     /// Stores a batch and returns once it is committed: what became of each report, in order.

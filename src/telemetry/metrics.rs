@@ -70,9 +70,13 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything. `tenants` are those known from the start.
+    /// Registers everything. `tenants` and `routes` (method, template) are those known from
+    /// the start.
     #[must_use]
-    pub fn new<'a>(tenants: impl IntoIterator<Item = &'a Tenant>) -> Self {
+    pub fn new<'a>(
+        tenants: impl IntoIterator<Item = &'a Tenant>,
+        routes: &[(&'static str, &'static str)],
+    ) -> Self {
         let build = Builder(Registry::new());
         let metrics = Self {
             http_requests: build.counters(
@@ -147,11 +151,15 @@ impl Metrics {
             ),
             registry: build.0,
         };
-        metrics.start_at_zero(tenants);
+        metrics.start_at_zero(tenants, routes);
         metrics
     }
 
-    fn start_at_zero<'a>(&self, tenants: impl IntoIterator<Item = &'a Tenant>) {
+    fn start_at_zero<'a>(
+        &self,
+        tenants: impl IntoIterator<Item = &'a Tenant>,
+        routes: &[(&'static str, &'static str)],
+    ) {
         let info = Opts::new("build_info", "Always 1; the labels say what is running")
             .const_label("version", crate::VERSION)
             .const_label("revision", crate::REVISION);
@@ -186,7 +194,7 @@ impl Metrics {
             }
             self.job_success.with_label_values(&[job]);
         }
-        for (method, route) in crate::http::ROUTES {
+        for (method, route) in routes {
             self.http_requests.with_label_values(&[method, route, "200"]);
             self.http_duration.with_label_values(&[method, route]);
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use media3watch::http::Limits;
+use media3watch::limit::Limits;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 

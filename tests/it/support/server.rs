@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use media3watch::app::{App, Clock};
 use media3watch::config::{Config, Environment};
-use media3watch::http::Limits;
 use media3watch::ingest::Bounds;
 use media3watch::lifecycle::{self, Ground};
+use media3watch::limit::Limits;
 use media3watch::report::UnixMs;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
