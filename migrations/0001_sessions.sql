@@ -148,4 +148,4 @@ COMMENT ON COLUMN rejected_reports.received_at IS 'Server clock at receipt';
 COMMENT ON COLUMN rejected_reports.code IS 'Error code of the answer';
 COMMENT ON COLUMN rejected_reports.field IS 'JSON path that the answer named';
 COMMENT ON COLUMN rejected_reports.detail IS 'What the answer said of it';
-COMMENT ON COLUMN rejected_reports.body IS 'The bytes as received, after decompression; of a batch, the one report';
+COMMENT ON COLUMN rejected_reports.body IS 'The bytes after decompression (as received, where that failed); of a batch, the one report';
