@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,11 +20,10 @@ use secrecy::ExposeSecret;
 use sqlx::{Connection, PgConnection, Row};
 use tempfile::TempDir;
 
+use crate::support::bin;
+
 /// Shared by all tests and kept between runs: the download is 15 MB.
 pub fn cache_dir() -> PathBuf {
-    if let Some(given) = std::env::var_os("M3W_TEST_CACHE") {
-        return given.into();
-    }
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     if !is_root() {
         return target.join("postgresql");
@@ -180,74 +179,53 @@ async fn the_second_start_is_refused_by_name() {
     first.stop().await.expect("it stops");
 }
 
-/// Not a test: run by others as a process that owns a server and can be killed.
-#[tokio::test]
-#[ignore = "run by other tests, in a process of its own"]
-async fn owner() {
-    let Ok(dir) = std::env::var("M3W_TEST_OWNER") else {
-        return;
-    };
-    match start(Path::new(&dir)).await {
-        Ok(postgres) => {
-            println!("\npid {} port {}", postgres.pid(), postgres.port());
-            let _ = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()))
-                .await;
-            postgres.stop().await.expect("it stops");
-        }
-        Err(error) => println!("\nfailed {error}"),
+/// Runs the program itself on a data directory, as another user if one is given, until it is
+/// ready: its process, and pid and port of its server.
+fn run_owner(dir: &Path, user: Option<&User>) -> (Child, i32, i32) {
+    fs::create_dir_all(dir).expect("ours");
+    // The binaries are there already.
+    let cache = dir.join("postgresql");
+    if !cache.exists() {
+        symlink(cache_dir(), &cache).expect("ours");
     }
-}
-
-/// Runs [`owner`], as another user if one is given, and waits for its line.
-fn run_owner(dir: &Path, user: Option<&User>) -> (Child, String) {
-    let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command
-        .args(["--exact", "managed_pg::owner", "--ignored", "--nocapture"])
-        // A clean environment has to do.
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("TMPDIR", std::env::temp_dir())
-        .env("M3W_TEST_OWNER", dir)
-        .env("M3W_TEST_CACHE", cache_dir())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
+    let mut command = bin();
+    command.envs([("HOST", "127.0.0.1"), ("PORT", "0"), ("PATH", "/usr/bin:/bin")]);
+    command.env("M3W_DATA_DIR", dir).stdout(Stdio::piped()).stderr(Stdio::null());
     if let Some(user) = user {
+        chown(dir, Some(user.uid.as_raw()), Some(user.gid.as_raw())).expect("root may");
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).current_dir("/");
     }
-    let mut child = command.spawn().expect("this program starts");
+    let mut child = command.spawn().expect("the program starts");
     let stdout = BufReader::new(child.stdout.take().expect("piped"));
     let mut lines = stdout.lines().map_while(Result::ok);
-    let line = lines
-        .find(|line| line.starts_with("pid ") || line.starts_with("failed "))
-        .expect("it says how it went");
-    // Its test harness has more to say, and nobody listening would be an error.
+    lines.find(|line| line.contains("is ready")).expect("it gets ready");
+    // It has more to say, and nobody listening would be an error.
     std::thread::spawn(move || lines.for_each(drop));
-    (child, line)
-}
-
-fn number(line: &str, nth: usize) -> i32 {
-    line.split(' ').nth(nth).and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+    let pid_file = fs::read_to_string(dir.join("pgdata/postmaster.pid")).expect("running");
+    let line = |nth: usize| -> i32 {
+        pid_file.lines().nth(nth).expect("a line").trim().parse().expect("a number")
+    };
+    (child, line(0), line(3))
 }
 
 #[tokio::test]
 async fn the_server_of_a_killed_owner_is_adopted() {
     let dir = data_dir();
     install(&cache_dir(), MAVEN_CENTRAL, &|_| ()).await.expect("installed");
-    let (mut child, line) = run_owner(dir.path(), None);
+    let (mut child, pid, port) = run_owner(dir.path(), None);
     let refused = start(dir.path()).await.expect_err("taken").to_string();
     assert!(refused.contains(&format!("process {}", child.id())), "{refused}");
     child.kill().expect("ours");
     child.wait().expect("ours");
-    assert!(is_alive(number(&line, 1)), "the server lives on");
+    assert!(is_alive(pid), "the server lives on");
 
     let begin = Instant::now();
     let postgres = start(dir.path()).await.expect("adopted");
     let took = begin.elapsed();
-    assert_eq!(postgres.pid(), number(&line, 1));
-    assert_eq!(i32::from(postgres.port()), number(&line, 3));
+    assert_eq!(postgres.pid(), pid);
+    assert_eq!(i32::from(postgres.port()), port);
     assert!(took < Duration::from_secs(2), "{took:?}");
     connect(&postgres).await;
-    let pid = postgres.pid();
     postgres.stop().await.expect("it stops");
     let gone = Instant::now() + Duration::from_secs(5);
     while is_alive(pid) {
@@ -417,25 +395,24 @@ async fn an_ordinary_user_has_a_server_of_its_own_that_root_can_take_over() {
     install(&cache_dir(), MAVEN_CENTRAL, &|_| ()).await.expect("installed");
     let dir = data_dir();
     chown(dir.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).expect("root may");
-    let (mut child, line) = run_owner(&dir.path().join("data"), Some(&user));
-    assert!(line.starts_with("pid "), "{line}");
+    let (mut child, pid, _) = run_owner(&dir.path().join("data"), Some(&user));
     let owner = |name: &str| fs::metadata(dir.path().join("data").join(name)).expect(name).uid();
     assert_eq!(owner("pgdata"), user.uid.as_raw());
     assert_eq!(owner("media3watch.pgpass"), user.uid.as_raw());
-    let process = fs::metadata(format!("/proc/{}", number(&line, 1)));
+    let process = fs::metadata(format!("/proc/{pid}"));
     assert!(process.map_or(true, |process| process.uid() == user.uid.as_raw()));
     child.kill().expect("ours");
     child.wait().expect("ours");
 
     let postgres = start(&dir.path().join("data")).await.expect("root adopts it");
-    assert_eq!(postgres.pid(), number(&line, 1));
+    assert_eq!(postgres.pid(), pid);
     postgres.stop().await.expect("it stops");
     let postgres = start(&dir.path().join("data")).await.expect("root starts it");
     postgres.stop().await.expect("it stops");
     assert_eq!(owner("pgdata"), user.uid.as_raw(), "it stays that user's");
-    let (mut child, line) = run_owner(&dir.path().join("data"), Some(&user));
-    assert!(line.starts_with("pid "), "the user has it back: {line}");
-    drop(child.stdin.take());
-    child.wait().expect("ours");
-    assert!(!is_alive(number(&line, 1)));
+    // The user has it back, and stopping the program stops the server.
+    let (mut child, pid, _) = run_owner(&dir.path().join("data"), Some(&user));
+    kill(Pid::from_raw(i32::try_from(child.id()).expect("a pid")), Signal::SIGTERM).expect("ours");
+    assert!(child.wait().expect("ours").success());
+    assert!(!is_alive(pid));
 }
