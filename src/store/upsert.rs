@@ -150,16 +150,18 @@ async fn apply(
         match counts.get(&row.key()) {
             None => refused.push(row.group),
             Some(&count) if row.settled.is_new => debug_assert!(count >= row.applied),
-            Some(&count) if count == row.applied => lost.push(row.group.key),
+            Some(&count) if count == row.applied => lost.push(row),
             Some(_) if several => {}
             Some(_) => outcomes[row.group.reports[0]] = Applied::Updated,
         }
     }
     if !lost.is_empty() {
         // Sessions with a place had no row: they were pruned, place and row together, after
-        // their places were read. The next try places them anew.
-        let count = lost.len();
-        if places(connection, lost).await?.len() < count {
+        // their places were read, and may live elsewhere by now. The next try finds out.
+        let now = places(connection, lost.iter().map(|row| row.group.key).collect()).await?;
+        let is_there =
+            |row: &&SessionRow<'_>| now.get(&row.group.key) == Some(&row.settled.place.timestamp);
+        if !lost.iter().all(is_there) {
             return Err(Error::transient("a session was pruned while it was written"));
         }
     }
