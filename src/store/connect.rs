@@ -94,7 +94,8 @@ impl Trust {
 pub(super) fn pool(options: PgConnectOptions, size: PoolSize, trust: Arc<Trust>) -> PgPool {
     PgPoolOptions::new()
         .max_connections(size.max)
-        .min_connections(size.min_idle)
+        // A connection that cannot be had is waited for with its place in the pool taken.
+        .min_connections(size.min_idle.min(size.max / 2))
         .max_lifetime(MAX_LIFETIME)
         .idle_timeout(IDLE_TIMEOUT)
         .acquire_timeout(ACQUIRE_TIMEOUT)

@@ -103,7 +103,7 @@ impl From<sqlx::Error> for Error {
             "23514" | "40001" | "40P01" | "55P03" | "55006" | "57014" => Self::Transient(cause),
             // Read-only: a standby that has not been promoted yet. 3D000, 28*: no such database
             // or login, which an operator may be about to mend.
-            "25006" | "3D000" | "XX001" | "XX002" => Self::Unavailable(cause),
+            "25006" | "25P03" | "25P04" | "3D000" | "XX001" | "XX002" => Self::Unavailable(cause),
             _ => match code.get(..2) {
                 Some("08" | "28" | "53" | "57" | "58") => Self::Unavailable(cause),
                 _ => Self::Bug(cause),

@@ -72,8 +72,13 @@ impl Store {
         let now = now.min(theirs.into());
         sqlx::raw_sql("SET statement_timeout = '5min'").execute(&mut *connection).await?;
         let mut pruned = Pruned::default();
+        let mut months = Ok(());
         if let Some(cutoff) = self.retention.cutoff(now) {
-            drop_months(connection, cutoff, &mut pruned).await?;
+            let dropped = drop_months(connection, cutoff, &mut pruned).await;
+            if dropped.is_err() {
+                // A reader in the way of whole months must not keep the rest.
+                sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+            }
             while delete_sessions(connection, cutoff.into(), &mut pruned).await? {
                 tokio::time::sleep(BREATH).await;
             }
@@ -82,9 +87,11 @@ impl Store {
                 connection,
                 r#"DELETE FROM session_places WHERE key = ANY(ARRAY(
                      SELECT key FROM session_places WHERE "timestamp" < $1 LIMIT $2))"#,
-                cutoff.into(),
+                // No report that is being written now can be placed as far back.
+                cutoff.minus(Duration::from_hours(24)).into(),
             )
             .await?;
+            months = dropped;
         }
         pruned.rejected = delete_batches(
             connection,
@@ -93,7 +100,7 @@ impl Store {
             now.minus(REJECTED_LIFETIME).into(),
         )
         .await?;
-        Ok(Some(pruned))
+        months.map(|()| Some(pruned))
     }
 }
 
@@ -106,7 +113,7 @@ async fn drop_months(
     let names: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
          WHERE i.inhparent IN ('sessions'::regclass, 'session_timeline'::regclass)
-         ORDER BY c.relname",
+         ORDER BY c.relname DESC",
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -117,11 +124,12 @@ async fn drop_months(
         }
     }
     for (month, partitions) in months {
-        // Most places went with the edge, day by day. Dropping comes last: it needs the whole
+        // The sessions' partition is locked before the timeline's, as writers do, and for less
+        // than Postgres' deadlock_timeout. Most places went with the edge, day by day. Dropping comes last: it needs the whole
         // table for a moment, and writers behind us must not wait long for a slow reader
         // before us, so we give up soon and leave it to the next run. A late report that is
         // being written meanwhile is waited for, and dropped with the month.
-        sqlx::raw_sql("BEGIN; SET LOCAL lock_timeout = '2s'").execute(&mut *connection).await?;
+        sqlx::raw_sql("BEGIN; SET LOCAL lock_timeout = '800ms'").execute(&mut *connection).await?;
         let places = sqlx::query(r#"DELETE FROM session_places WHERE "timestamp" < $1"#)
             .bind(PgTime::from(month.end()))
             .execute(&mut *connection)
