@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::managed_pg::cache_dir;
-use crate::support::{Binary, Database, KEY, bin};
+use crate::support::{Binary, Database, KEY, bin, unused_port};
 
 /// What a command did.
 struct Ran {
@@ -221,10 +221,7 @@ async fn migrate_makes_the_schema_and_then_has_nothing_to_do() {
 
 #[tokio::test]
 async fn a_database_that_is_not_there_is_named_with_the_reason() {
-    // A port that was free a moment ago.
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = free.local_addr().expect("bound").port();
-    drop(free);
+    let port = unused_port();
     let url = format!("postgresql://ada:canary@127.0.0.1:{port}/films");
     let ran = run_beside(&["migrate"], vec![("DATABASE_URL", url)]).await;
     assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));

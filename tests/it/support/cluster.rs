@@ -1,14 +1,15 @@
 //! A Postgres cluster for tests: started once per run and shared, or one of its own for a
 //! test that stops it. It ends with the test process, however that ends.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use media3watch::config::DatabaseUrl;
@@ -28,7 +29,7 @@ pub struct Cluster {
     data: PathBuf,
     port: u16,
     account: Option<(Uid, Gid)>,
-    running: std::sync::Mutex<Option<Running>>,
+    running: Mutex<Option<Running>>,
 }
 
 struct Running {
@@ -46,14 +47,12 @@ impl Cluster {
         if let Some((uid, gid)) = account {
             chown(&data, Some(uid.as_raw()), Some(gid.as_raw())).expect("root may");
         }
-        let port =
-            TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
         let cluster = Self {
             bin: bin_dir().to_owned(),
             data,
-            port,
+            port: unused_port(),
             account,
-            running: std::sync::Mutex::new(None),
+            running: Mutex::new(None),
         };
         let mut initdb = cluster.command(&cluster.bin.join("initdb"));
         initdb.args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-N", "-D"]);
@@ -148,6 +147,17 @@ impl Drop for Cluster {
             let _ = watchdog.wait();
         }
     }
+}
+
+/// A port where nothing listens, below those that the system hands out: one of these could be
+/// given to a connection of another test before its new owner binds it.
+pub fn unused_port() -> u16 {
+    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut taken = TAKEN.lock().expect("not poisoned");
+    let ports = std::iter::repeat_with(|| rand::random_range(10_000..20_000));
+    let mut free =
+        |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok() && taken.insert(*port);
+    ports.take(1_000).find(&mut free).expect("a free port")
 }
 
 /// The cluster that most tests share.

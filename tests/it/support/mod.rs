@@ -6,6 +6,6 @@ mod raw;
 mod server;
 
 pub use binary::{Binary, bin};
-pub use cluster::{Cluster, Database};
+pub use cluster::{Cluster, Database, unused_port};
 pub use raw::Raw;
 pub use server::{Answer, KEY, Server, ServerOptions, now_ms};
