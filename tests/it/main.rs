@@ -13,6 +13,8 @@ mod faults;
 mod http;
 mod malformed;
 mod managed_pg;
+mod minutes;
+mod reader;
 mod retention;
 mod simulate;
 mod slow;
