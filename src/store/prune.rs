@@ -16,6 +16,8 @@ const PRUNE_LOCK: i32 = 2;
 const PRUNE_TIMEOUT: Duration = Duration::from_hours(6);
 /// Rows deleted per transaction: short enough that nobody waits.
 const BATCH_ROWS: i64 = 2_000;
+/// Times in a row that a batch may meet a writer.
+const MEETINGS: u32 = 10;
 /// Pause between batches, so that pruning never takes more than a share of the disk.
 const BREATH: Duration = Duration::from_millis(20);
 /// How long refused bodies are kept for the operator.
@@ -118,7 +120,19 @@ impl Store {
                 // A reader in the way of whole months must not keep the rest.
                 sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
             }
-            while delete_sessions(connection, cutoff.into(), &mut pruned).await? {
+            let mut met = 0;
+            loop {
+                match delete_sessions(connection, cutoff.into(), &mut pruned).await {
+                    Ok(true) => met = 0,
+                    Ok(false) => break,
+                    // A deadlock with a late report, say, which holds the same rows in its order.
+                    Err(error @ Error::Transient(_)) if met < MEETINGS => {
+                        met += 1;
+                        tracing::debug!(%error, "deleting old sessions met a writer, once more");
+                        sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+                    }
+                    Err(error) => return Err(error),
+                }
                 tokio::time::sleep(BREATH).await;
             }
             // Places without a row: somebody deleted sessions by hand.
