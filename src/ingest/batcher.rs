@@ -31,7 +31,8 @@ pub struct Bounds {
     pub batch_reports: usize,
     /// Memory of the reports in one transaction.
     pub batch_bytes: usize,
-    /// Transactions at the same time.
+    /// Transactions at the same time. Few, because a transaction costs as much as a dozen rows:
+    /// with two, one is prepared while the other waits for the disk, and both are large.
     pub in_flight: usize,
 }
 
@@ -42,7 +43,7 @@ impl Default for Bounds {
             queue_bytes: 32 * 1024 * 1024,
             batch_reports: 500,
             batch_bytes: 4 * 1024 * 1024,
-            in_flight: 4,
+            in_flight: 2,
         }
     }
 }

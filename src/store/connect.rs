@@ -48,11 +48,10 @@ impl Lease {
         Ok(Self(Some(pool.acquire().await?)))
     }
 
-    /// Gives the connection back, without the memory that a large batch took. sqlx asks it
-    /// for a sign of life first; one that gives none is closed.
+    /// Gives the connection back. sqlx asks it for a sign of life first; one that gives none
+    /// is closed.
     pub(super) fn finish(mut self) {
         if let Some(mut connection) = self.0.take() {
-            connection.shrink_buffers();
             let back = tokio::time::timeout(RETURN_TIMEOUT, connection.return_to_pool());
             tokio::spawn(async { drop(back.await) });
         }

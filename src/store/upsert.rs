@@ -11,7 +11,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
 use super::batch::{Group, Merge, group};
@@ -21,6 +21,10 @@ use super::rows::{SessionRow, Settled, insert_timeline, upsert_rows};
 use super::types::PgTime;
 use super::{Applied, Error, Received, Store};
 use crate::report::{Place, UnixMs};
+
+/// After a batch of more than this, its connection gives back the memory that it took. Growing
+/// the buffers again and again would cost more than it saves.
+const LARGE_BATCH_BYTES: usize = 512 * 1024;
 
 impl Store {
     /// Stores a batch and returns once it is committed: what became of each report, in order.
@@ -34,6 +38,10 @@ impl Store {
         let write = async {
             let mut lease = Lease::take(&self.pool).await?;
             let applied = self.write(&mut lease, batch, &groups).await?;
+            let weight: usize = batch.iter().map(|one| one.report.weight_bytes()).sum();
+            if weight > LARGE_BATCH_BYTES {
+                lease.shrink_buffers();
+            }
             lease.finish();
             Ok(applied)
         };
