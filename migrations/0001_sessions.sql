@@ -149,3 +149,57 @@ COMMENT ON COLUMN rejected_reports.code IS 'Error code of the answer';
 COMMENT ON COLUMN rejected_reports.field IS 'JSON path that the answer named';
 COMMENT ON COLUMN rejected_reports.detail IS 'What the answer said of it';
 COMMENT ON COLUMN rejected_reports.body IS 'The bytes after decompression (as received, where that failed); of a batch, the one report';
+
+-- Rows on their way in: a batch is one array of these. They are no more than the server's side
+-- of a statement; a version that writes other columns brings types of its own, so that servers
+-- of both versions can write at the same time.
+CREATE TYPE session_row AS (
+    tenant_id            text,
+    session_id           text,
+    "timestamp"          timestamptz,
+    reported_at          timestamptz,
+    received_at          timestamptz,
+    created_at           timestamptz,
+    report_count         integer,
+    clock_skew_ms        bigint,
+    content_id           text,
+    stream_type          text,
+    player_startup_ms    bigint,
+    session_duration_ms  bigint,
+    play_time_ms         bigint,
+    rebuffer_time_ms     bigint,
+    seek_time_ms         bigint,
+    rebuffer_count       integer,
+    seek_count           integer,
+    quality_switch_count integer,
+    error_count          integer,
+    rebuffer_ratio       real,
+    avg_bitrate_kbps     integer,
+    dropped_frames       bigint,
+    last_error_code      text,
+    last_error_category  text,
+    device_model         text,
+    os_name              text,
+    os_version           text,
+    app_name             text,
+    app_version          text,
+    sdk_version          text,
+    connection_type      text,
+    payload              jsonb
+);
+COMMENT ON TYPE session_row IS 'A row for sessions, as the server sends it';
+CREATE TYPE timeline_row AS (
+    tenant_id            text,
+    session_id           text,
+    "timestamp"          timestamptz,
+    elapsed_ms           bigint,
+    timestamp_ms         bigint,
+    playback_state       text,
+    current_bitrate      bigint,
+    network_type         text,
+    total_dropped_frames bigint,
+    buffered_duration_ms bigint,
+    rebuffer_count       integer,
+    rebuffer_time_ms     bigint
+);
+COMMENT ON TYPE timeline_row IS 'A row for session_timeline, as the server sends it';

@@ -5,7 +5,7 @@
 //! 2. The newest report of each session is upserted, if it is newer than what is stored.
 //! 3. Timeline entries are added.
 //!
-//! Plain statements over arrays, sorted by one key throughout, so that any number of
+//! Plain statements over arrays of rows, sorted by one key throughout, so that any number of
 //! instances can write the same sessions at once without deadlocks.
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::batch::{Group, Merge, group};
 use super::connect::Lease;
 use super::partitions::Month;
-use super::rows::{SessionRow, Settled, insert_timeline, upsert_rows};
+use super::rows::{SessionWrite, Settled, insert_timeline, upsert_rows};
 use super::types::PgTime;
 use super::{Applied, Error, Received, Store};
 use crate::report::{Place, UnixMs};
@@ -147,7 +147,7 @@ async fn apply(
         if let Some(newest) = merge.newest {
             let created_at = batch[group.reports[0]].at;
             let (received, applied) = (&batch[newest], merge.applied);
-            rows.push(SessionRow { group, settled, received, created_at, applied });
+            rows.push(SessionWrite { group, settled, received, created_at, applied });
         }
     }
     let counts = upsert_rows(connection, &rows).await?;
@@ -168,7 +168,7 @@ async fn apply(
         // their places were read, and may live elsewhere by now. The next try finds out.
         let now = places(connection, lost.iter().map(|row| row.group.key).collect()).await?;
         let is_there =
-            |row: &&SessionRow<'_>| now.get(&row.group.key) == Some(&row.settled.place.timestamp);
+            |row: &&SessionWrite<'_>| now.get(&row.group.key) == Some(&row.settled.place.timestamp);
         if !lost.iter().all(is_there) {
             return Err(Error::transient("a session was pruned while it was written"));
         }

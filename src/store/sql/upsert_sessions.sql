@@ -4,13 +4,7 @@ INSERT INTO sessions (
     rebuffer_time_ms, seek_time_ms, rebuffer_count, seek_count, quality_switch_count, error_count,
     rebuffer_ratio, avg_bitrate_kbps, dropped_frames, last_error_code, last_error_category,
     device_model, os_name, os_version, app_name, app_version, sdk_version, connection_type, payload)
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[],
-    $6::timestamptz[], $7::integer[], $8::bigint[], $9::text[], $10::text[], $11::bigint[],
-    $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::integer[], $17::integer[],
-    $18::integer[], $19::integer[], $20::real[], $21::integer[], $22::bigint[], $23::text[],
-    $24::text[], $25::text[], $26::text[], $27::text[], $28::text[], $29::text[], $30::text[],
-    $31::text[], $32::jsonb[])
+SELECT * FROM unnest($1::session_row[])
 ON CONFLICT (session_id, tenant_id, "timestamp") DO UPDATE SET
     reported_at = excluded.reported_at,
     received_at = excluded.received_at,
