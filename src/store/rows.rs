@@ -1,7 +1,7 @@
 //! Rows as the statements of the upsert are given them: one array of composite values.
 //!
 //! Not an array per column: Postgres would unnest each of them by itself, which takes a third
-//! of the statement's time (docs/adr/0011).
+//! of the statement's time (docs/adr/0011-rows-as-one-array.md).
 
 use std::collections::HashMap;
 
