@@ -21,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 pub use database::DatabaseUrl;
+pub(crate) use database::ssl_mode_name;
 pub use source::{Environment, Problem, Setting, Source};
 pub use variables::{VARIABLES, Variable};
 
