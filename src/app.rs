@@ -38,6 +38,8 @@ impl Clock {
 
 /// State of one server.
 pub struct App {
+    /// Host name and port: how this instance is told from others.
+    pub instance: String,
     /// Who may do what.
     pub keys: Keys,
     /// How often.

@@ -57,6 +57,7 @@ pub async fn run(
     stopping: CancellationToken,
     ready: impl FnOnce(&Arc<App>),
 ) -> Result<(), MigrateError> {
+    let instance = instance(ground.listener.local_addr().map_or(0, |address| address.port()));
     let keys = Keys::from_environment(&config.api_key);
     let metrics = Arc::new(Metrics::new(keys.tenants(), &http::ROUTES));
     let store = Store::new(ground.database, config.pool, config.retention, Arc::clone(&metrics));
@@ -72,8 +73,12 @@ pub async fn run(
         postgres = migrated.server_version,
         "database is ready"
     );
+    if let Some(reader) = &config.reader {
+        store.grant_reader(reader).await;
+    }
     let ingest = Ingest::start(&store, &metrics, ground.bounds, config.max_body_bytes);
     let app = Arc::new(App {
+        instance,
         keys,
         limiter: Limiter::new(config.rate_limit),
         ingest: Arc::new(ingest),
@@ -109,6 +114,12 @@ pub async fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How an instance is called in the database.
+fn instance(port: u16) -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    format!("{}:{port}", host.as_deref().unwrap_or("unknown"))
 }
 
 /// Cancels `stopping` at the first SIGTERM or SIGINT; a second one ends the process at once.

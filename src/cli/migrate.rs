@@ -26,6 +26,9 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
     let metrics = Arc::new(Metrics::new([], &[]));
     let store = Store::new(database.options.clone(), config.pool, config.retention, metrics);
     let migrated = store.migrate_patiently(Clock::system().now(), PATIENCE).await;
+    if let (Ok(_), Some(reader)) = (&migrated, &config.reader) {
+        store.grant_reader(reader).await;
+    }
     store.close().await;
     database.close().await?;
     let migrated = migrated.with_context(|| super::database::trouble(config))?;

@@ -29,9 +29,9 @@ use crate::auth::PlainKey;
 use crate::limit::RateLimit;
 use crate::managed_pg;
 use crate::report::Retention;
-use crate::store::PoolSize;
+use crate::store::{PoolSize, Reader};
 use crate::telemetry::LogFormat;
-use source::{HIDDEN, Reader};
+use source::{HIDDEN, Reader as EnvReader};
 use variables as var;
 
 const DEFAULT_KEY: &str = "dev-key";
@@ -47,6 +47,8 @@ pub struct Config {
     pub api_key: PlainKey,
     /// Where the sessions go.
     pub database: Database,
+    /// Grafana's role in that database, if the server is to keep it.
+    pub reader: Option<Reader>,
     /// Address and port to listen on.
     pub listen: SocketAddr,
     /// Per key.
@@ -122,9 +124,10 @@ impl Config {
     /// # Errors
     /// Every variable that is wrong, what it was, and what is allowed.
     pub fn load(environment: &Environment<'_>) -> Result<Self, ConfigError> {
-        let mut reader = Reader::new(environment);
+        let mut reader = EnvReader::new(environment);
         let api_key = api_key(&mut reader);
         let database = database(&mut reader, environment);
+        let grafana = grafana(&mut reader);
         let port = reader.value(var::PORT, 8080, number(0, u16::MAX));
         let host = reader.value(var::HOST, IpAddr::V4(Ipv4Addr::UNSPECIFIED), host);
         let requests = reader.value(var::RATE_LIMIT_REQUESTS, 100, number(1, u32::MAX));
@@ -143,6 +146,7 @@ impl Config {
         Ok(Self {
             api_key,
             database: database.expect("None is a problem"),
+            reader: grafana,
             listen: SocketAddr::new(host, port),
             rate_limit: RateLimit {
                 requests: NonZeroU32::new(requests).expect("at least 1"),
@@ -179,7 +183,7 @@ impl Config {
     }
 }
 
-fn api_key(reader: &mut Reader<'_>) -> PlainKey {
+fn api_key(reader: &mut EnvReader<'_>) -> PlainKey {
     let Some((key, source)) = reader.raw(var::API_KEY) else {
         reader.setting(var::API_KEY, DEFAULT_KEY.to_owned(), Source::Default);
         return PlainKey::new(DEFAULT_KEY.to_owned());
@@ -192,7 +196,7 @@ fn api_key(reader: &mut Reader<'_>) -> PlainKey {
     PlainKey::new(key)
 }
 
-fn database(reader: &mut Reader<'_>, environment: &Environment<'_>) -> Option<Database> {
+fn database(reader: &mut EnvReader<'_>, environment: &Environment<'_>) -> Option<Database> {
     let url = reader.raw(var::DATABASE_URL);
     let user = reader.raw(var::DATABASE_USER);
     let password = reader.raw(var::DATABASE_PASSWORD);
@@ -229,7 +233,7 @@ fn database(reader: &mut Reader<'_>, environment: &Environment<'_>) -> Option<Da
 }
 
 fn built_in(
-    reader: &mut Reader<'_>,
+    reader: &mut EnvReader<'_>,
     environment: &Environment<'_>,
     data_dir: Option<(String, Source)>,
 ) -> Option<managed_pg::Settings> {
@@ -258,14 +262,31 @@ fn built_in(
     Some(managed_pg::Settings::new(dir, environment.get("PATH").as_deref()))
 }
 
-fn pool(reader: &mut Reader<'_>) -> PoolSize {
+/// A name that needs no quotes, in any tool.
+fn role_name(text: &str) -> Result<String, String> {
+    let is_name = text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && !text.starts_with("pg_");
+    let expected = "a name of lower-case letters, digits and _ that does not begin with pg_";
+    is_name.then(|| text.to_owned()).ok_or_else(|| expected.to_owned())
+}
+
+fn grafana(reader: &mut EnvReader<'_>) -> Option<Reader> {
+    let user = reader.value(var::GRAFANA_DB_USER, "grafana".to_owned(), role_name);
+    let (password, source) = reader.raw(var::GRAFANA_DB_PASSWORD)?;
+    reader.setting(var::GRAFANA_DB_PASSWORD, HIDDEN.to_owned(), source);
+    Some(Reader { user, password: password.into() })
+}
+
+fn pool(reader: &mut EnvReader<'_>) -> PoolSize {
     let max = reader.value(var::MAX_POOL_SIZE, 20, number(1, 1_000));
     // The default makes way for a small maximum; a number that somebody chose does not.
     let min_idle = reader.value(var::MIN_IDLE, 5.min(max), number(0, max));
     PoolSize { max, min_idle }
 }
 
-fn redis_url(reader: &mut Reader<'_>) -> Option<SecretString> {
+fn redis_url(reader: &mut EnvReader<'_>) -> Option<SecretString> {
     let (url, source) = reader.raw(var::REDIS_URL)?;
     let is_redis = Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "redis" | "rediss"));
     if !is_redis {
@@ -275,7 +296,7 @@ fn redis_url(reader: &mut Reader<'_>) -> Option<SecretString> {
     Some(url.into())
 }
 
-fn metrics(reader: &mut Reader<'_>) -> MetricsAt {
+fn metrics(reader: &mut EnvReader<'_>) -> MetricsAt {
     let is_on = reader.value(var::ENABLE_METRICS, true, boolean);
     let own = match reader.raw(var::METRICS_ADDR) {
         None => None,
@@ -299,7 +320,7 @@ fn metrics(reader: &mut Reader<'_>) -> MetricsAt {
     }
 }
 
-fn log_format(reader: &mut Reader<'_>) -> LogFormat {
+fn log_format(reader: &mut EnvReader<'_>) -> LogFormat {
     match reader.raw(var::LOG_FORMAT) {
         None => {
             let fitting = LogFormat::fitting();

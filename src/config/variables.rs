@@ -32,6 +32,10 @@ variables! {
         "Database user; wins over the one in the URL.";
     DATABASE_PASSWORD = "DATABASE_PASSWORD", "from DATABASE_URL", true,
         "Database password; wins over the one in the URL.";
+    GRAFANA_DB_PASSWORD = "GRAFANA_DB_PASSWORD", "none", true,
+        "Password of the database role that Grafana reads with. When set, the server creates that role and keeps its rights right; it may only read.";
+    GRAFANA_DB_USER = "GRAFANA_DB_USER", "grafana", false,
+        "Name of that role.";
     PORT = "PORT", "8080", false,
         "Port of the HTTP server; 0 picks a free one.";
     HOST = "HOST", "0.0.0.0", false,

@@ -75,7 +75,7 @@ pub(super) async fn read(
         return Err(too_large(body, limit).await);
     }
     let mut room = app.rooms.open();
-    let collected = collect(&mut body, announced, limit, app.limits.still, &mut room);
+    let collected = collect(&mut body, limit, app.limits.still, &mut room);
     match tokio::time::timeout(app.limits.body, collected).await {
         Ok(Ok(Some(bytes))) => Ok((encoding, Held { bytes, room })),
         Ok(Ok(None)) => Err(too_large(body, limit).await),
@@ -87,7 +87,6 @@ pub(super) async fn read(
 /// `None` when the body is larger than `limit`.
 async fn collect(
     body: &mut Body,
-    announced: usize,
     limit: usize,
     still: Duration,
     room: &mut Room,
@@ -116,7 +115,6 @@ async fn collect(
         if first.is_empty() && all.is_empty() {
             first = chunk;
         } else {
-            all.reserve(announced.saturating_sub(all.len()));
             all.extend_from_slice(&std::mem::take(&mut first));
             all.extend_from_slice(&chunk);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::FutureExt as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -13,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::connection;
 use crate::app::App;
+use crate::telemetry::Metrics;
 
 const H2_PING_EVERY: Duration = Duration::from_secs(20);
 const H2_STREAMS: u32 = 128;
@@ -33,6 +35,14 @@ pub async fn serve(listener: TcpListener, router: Router, app: &App) {
     let http = Arc::new(http);
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(limits.connections));
+    let start = |stream, slot| {
+        let (http, router) = (Arc::clone(&http), router.clone());
+        let (open, watcher) = (Open::new(&app.metrics), graceful.watcher());
+        tokio::spawn(async move {
+            connection::serve(&http, stream, router, limits, watcher).await;
+            drop((open, slot));
+        });
+    };
     let mut closing = pin!(async {
         app.stopping.cancelled().await;
         tokio::time::sleep(limits.linger).await;
@@ -46,18 +56,33 @@ pub async fn serve(listener: TcpListener, router: Router, app: &App) {
             next = next => next,
             () = &mut closing => break,
         };
-        let (http, router, metrics) = (Arc::clone(&http), router.clone(), Arc::clone(&app.metrics));
-        let watcher = graceful.watcher();
-        tokio::spawn(async move {
-            metrics.connections.inc();
-            connection::serve(&http, stream, router, limits, watcher).await;
-            metrics.connections.dec();
-            drop(slot);
-        });
+        start(stream, slot);
+    }
+    // Clients that were in the queue when it ended would see their connection reset.
+    while let Ok(slot) = Arc::clone(&slots).try_acquire_owned()
+        && let Some(stream) = accept(&listener).now_or_never()
+    {
+        start(stream, slot);
     }
     drop(listener);
     if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
+    }
+}
+
+/// Counts a connection for as long as it is open, however that ends.
+struct Open(Arc<Metrics>);
+
+impl Open {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.connections.inc();
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.dec();
     }
 }
 

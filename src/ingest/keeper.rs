@@ -24,6 +24,7 @@ struct Waiting {
     bodies: Vec<RejectedBody>,
     bytes: usize,
     kept: oneshot::Sender<bool>,
+    since: Instant,
     room: OwnedSemaphorePermit,
 }
 
@@ -43,8 +44,9 @@ impl Keeper {
         }
     }
 
-    /// True once the bodies are committed; false when they cannot be kept now.
-    pub(super) async fn keep(&self, bodies: Vec<RejectedBody>) -> bool {
+    /// True once the bodies, which are here since `since`, are committed; false when they
+    /// cannot be kept now.
+    pub(super) async fn keep(&self, bodies: Vec<RejectedBody>, since: Instant) -> bool {
         let bytes: usize = bodies.iter().map(|body| body.body.len() + OVERHEAD_BYTES).sum();
         // What is larger than all the room there is takes all of it, and is kept alone.
         let permits = u32::try_from(bytes.min(MAX_WAITING_BYTES)).expect("16 MiB");
@@ -52,7 +54,7 @@ impl Keeper {
             return false;
         };
         let (kept, answer) = oneshot::channel();
-        let waiting = Waiting { bodies, bytes, kept, room };
+        let waiting = Waiting { bodies, bytes, kept, since, room };
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(queue) = queue else { return false };
         queue.send(waiting).is_ok() && answer.await.unwrap_or(false)
@@ -74,15 +76,17 @@ async fn run(store: Arc<Store>, mut queue: mpsc::UnboundedReceiver<Waiting>) {
     while let Some(first) = queue.recv().await {
         let mut batch_bytes = first.bytes;
         let mut bodies = first.bodies;
+        let mut oldest = first.since;
         // The room is held until the rows are written.
         let mut replies = vec![(first.kept, first.room)];
         while batch_bytes < BATCH_BYTES {
             let Ok(next) = queue.try_recv() else { break };
             batch_bytes += next.bytes;
             bodies.extend(next.bodies);
+            oldest = oldest.min(next.since);
             replies.push((next.kept, next.room));
         }
-        let mut hold = Hold::since(Instant::now());
+        let mut hold = Hold::since(oldest);
         let kept = loop {
             match store.keep_rejected(&bodies, hold.limit()).await {
                 Err(error) if hold.try_again(&error).await => {}

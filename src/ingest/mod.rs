@@ -13,6 +13,7 @@ mod outcome;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 pub use batcher::{Batcher, Bounds};
 pub use outcome::Outcome;
@@ -61,6 +62,7 @@ impl Ingest {
     ///
     /// Runs to its end also when the client has hung up: call it from a task of its own.
     pub async fn receive(&self, tenant: &Tenant, bodies: Vec<Bytes>, at: UnixMs) -> Vec<Answer> {
+        let since = Instant::now();
         let mut pending = Vec::with_capacity(bodies.len());
         for body in &bodies {
             pending.push(self.submit(tenant, body, at));
@@ -82,7 +84,7 @@ impl Ingest {
             }
             answers.push(answer);
         }
-        if !refused.is_empty() && !self.keeper.keep(refused).await {
+        if !refused.is_empty() && !self.keeper.keep(refused, since).await {
             // A refused body is lost for good, so it is only refused once it is kept.
             for answer in answers.iter_mut().filter(|answer| answer.outcome.is_rejected()) {
                 answer.outcome = Outcome::Failed;
@@ -104,7 +106,8 @@ impl Ingest {
     ) -> Outcome {
         let outcome = Outcome::Rejected(rejection.clone());
         let kept = vec![RejectedBody { tenant: tenant.clone(), at, rejection, body }];
-        let outcome = if self.keeper.keep(kept).await { outcome } else { Outcome::Failed };
+        let is_kept = self.keeper.keep(kept, Instant::now()).await;
+        let outcome = if is_kept { outcome } else { Outcome::Failed };
         outcome.count(tenant, &self.metrics);
         outcome
     }

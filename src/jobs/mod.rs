@@ -1,4 +1,7 @@
-//! Background work, one instance at a time: partitions ahead of time, and retention.
+//! Background work: what an instance says of itself, and, one instance at a time, partitions
+//! ahead of time and retention.
+
+mod minutes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +10,9 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
+use crate::store::{Error, JobRun, Pruned};
+pub use minutes::Heart;
+use minutes::minutes;
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -17,6 +23,7 @@ const PRUNE_LIMITER: Duration = Duration::from_mins(10);
 /// Starts all jobs; they end when the app is stopping, and the tracker with them.
 pub fn start(app: &Arc<App>) -> TaskTracker {
     let tasks = TaskTracker::new();
+    tasks.spawn(until_stopped(Arc::clone(app), minutes));
     tasks.spawn(until_stopped(Arc::clone(app), partitions));
     tasks.spawn(until_stopped(Arc::clone(app), retention));
     tasks.spawn(until_stopped(Arc::clone(app), limiter));
@@ -30,19 +37,49 @@ async fn until_stopped<J: Future<Output = ()>>(app: Arc<App>, job: impl FnOnce(A
     stopping.run_until_cancelled_owned(job(app)).await;
 }
 
+/// Runs a job once: logged, counted, and told in `job_runs`. The job says what it did, or
+/// `None` when another instance was at it. True when it did its work.
+async fn run(
+    app: &App,
+    job: &'static str,
+    work: impl Future<Output = Result<Option<String>, Error>>,
+) -> bool {
+    let started_at = app.clock.now();
+    let (result, detail) = match work.await {
+        Ok(Some(detail)) => {
+            tracing::info!(job, detail, "job done");
+            ("ok", detail)
+        }
+        Ok(None) => {
+            tracing::info!(job, "job is being done by another instance");
+            ("skipped", "another instance was at it".to_owned())
+        }
+        Err(error) => {
+            tracing::error!(job, %error, "job failed, the next run goes on from there");
+            ("failed", error.to_string())
+        }
+    };
+    let finished_at = app.clock.now();
+    app.metrics.job_run(job, result, finished_at.0 / 1000);
+    let run =
+        JobRun { job, instance: &app.instance, started_at, finished_at, result, detail: &detail };
+    if let Err(error) = app.store.record_job(&run).await {
+        tracing::warn!(job, %error, "the job's run could not be recorded");
+    }
+    result == "ok"
+}
+
 /// Makes partitions ahead of time. The start of the server has made the first ones.
 async fn partitions(app: Arc<App>) {
     let mut hourly = tokio::time::interval(HOUR);
     hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         hourly.tick().await;
-        let now = app.clock.now();
-        let made = app.store.ensure_partitions(now).await;
-        if let Err(error) = &made {
-            tracing::error!(%error, "partitions could not be made ahead of time");
-        }
-        let result = if made.is_ok() { "ok" } else { "failed" };
-        app.metrics.job_run("partitions", result, now.0 / 1000);
+        let work = async {
+            app.store.ensure_partitions(app.clock.now()).await?;
+            Ok(Some("partitions are there for the months ahead".to_owned()))
+        };
+        run(&app, "partitions", work).await;
     }
 }
 
@@ -56,35 +93,21 @@ async fn retention(app: Arc<App>) {
 
 /// One run of retention; false when it failed, or was left to another instance.
 pub async fn run_retention(app: &App) -> bool {
-    let now = app.clock.now();
-    let result = match app.store.prune(now).await {
-        Ok(Some(pruned)) => {
-            app.metrics.pruned_rows("sessions", pruned.sessions);
-            app.metrics.pruned_rows("session_timeline", pruned.timeline_entries);
-            app.metrics.pruned_rows("session_places", pruned.places);
-            app.metrics.pruned_rows("rejected_reports", pruned.rejected);
-            app.metrics.dropped_partitions.inc_by(pruned.partitions.len() as u64);
-            tracing::info!(
-                partitions = pruned.partitions.len(),
-                sessions = pruned.sessions,
-                timeline_entries = pruned.timeline_entries,
-                places = pruned.places,
-                rejected = pruned.rejected,
-                "retention done"
-            );
-            "ok"
-        }
-        Ok(None) => {
-            tracing::info!("retention is being done by another instance");
-            "skipped"
-        }
-        Err(error) => {
-            tracing::error!(%error, "retention failed, the next run goes on from there");
-            "failed"
-        }
+    let work = async {
+        let pruned = app.store.prune(app.clock.now()).await?;
+        Ok(pruned.map(|pruned| {
+            count(app, &pruned);
+            pruned.to_string()
+        }))
     };
-    app.metrics.job_run("retention", result, now.0 / 1000);
-    result == "ok"
+    run(app, "retention", work).await
+}
+
+fn count(app: &App, pruned: &Pruned) {
+    app.metrics.dropped_partitions.inc_by(pruned.partitions.len() as u64);
+    for (table, rows) in pruned.rows() {
+        app.metrics.pruned_rows(table, rows);
+    }
 }
 
 /// Forgets keys whose limits are full again.

@@ -15,12 +15,14 @@ const MAX_LIFETIME: Duration = Duration::from_mins(30);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 /// Shorter than the time a report is held, so that waiting for a connection is retried.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Once per connection. A 200 promises a durable commit, whatever the role's default is; the
 /// timeouts keep a statement that nobody waits for any more from holding locks.
 pub(super) const SESSION_SETTINGS: &str = "
     SET TimeZone = 'UTC';
+    SET default_transaction_isolation = 'read committed';
     SET statement_timeout = '6s';
     SET lock_timeout = '4s';
     SET idle_in_transaction_session_timeout = '15s';
@@ -46,9 +48,14 @@ impl Lease {
         Ok(Self(Some(pool.acquire().await?)))
     }
 
-    /// Gives the connection back.
+    /// Gives the connection back, without the memory that a large batch took. sqlx asks it
+    /// for a sign of life first; one that gives none is closed.
     pub(super) fn finish(mut self) {
-        drop(self.0.take());
+        if let Some(mut connection) = self.0.take() {
+            connection.shrink_buffers();
+            let back = tokio::time::timeout(RETURN_TIMEOUT, connection.return_to_pool());
+            tokio::spawn(async { drop(back.await) });
+        }
     }
 }
 

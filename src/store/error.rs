@@ -62,6 +62,12 @@ impl Error {
         matches!(self, Self::Transient(cause) if cause.sqlstate.as_deref() == Some("23514"))
     }
 
+    /// Whether Postgres answered that this user or database will not do.
+    pub(super) fn is_refused_login(&self) -> bool {
+        let code = self.cause().sqlstate.as_deref();
+        code.is_some_and(|code| code == "3D000" || code.starts_with("28"))
+    }
+
     const fn cause(&self) -> &Cause {
         match self {
             Self::Transient(cause)

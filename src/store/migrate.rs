@@ -44,10 +44,11 @@ pub enum MigrateError {
 }
 
 impl MigrateError {
-    /// True where waiting may help.
+    /// True where waiting may help. A wrong password or name is told at once: at a start,
+    /// somebody is there to read it.
     #[must_use]
-    pub const fn is_temporary(&self) -> bool {
-        matches!(self, Self::Database(error) if error.is_temporary())
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_temporary() && !error.is_refused_login())
     }
 }
 

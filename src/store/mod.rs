@@ -7,8 +7,10 @@ mod batch;
 mod connect;
 mod error;
 mod migrate;
+mod minutes;
 mod partitions;
 mod prune;
+mod reader;
 mod rejected;
 mod rows;
 mod types;
@@ -23,7 +25,9 @@ use sqlx::{ConnectOptions, PgConnection};
 pub use connect::PoolSize;
 pub use error::{Cause, Error};
 pub use migrate::{MigrateError, Migrated};
+pub use minutes::{JobRun, Minute};
 pub use prune::Pruned;
+pub use reader::Reader;
 pub use rejected::RejectedBody;
 
 use crate::auth::Tenant;
@@ -34,6 +38,8 @@ use partitions::Partitions;
 
 /// A session with its timeline is read by its key.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Rows about ourselves are short, and can wait for the next time.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// First half of the keys of all our advisory locks: "m3w" in ASCII.

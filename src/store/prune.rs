@@ -1,6 +1,7 @@
 //! Retention: what is older than the cutoff goes, whole months at once, the edge in batches.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -15,10 +16,16 @@ const PRUNE_LOCK: i32 = 2;
 const PRUNE_TIMEOUT: Duration = Duration::from_hours(6);
 /// Rows deleted per transaction: short enough that nobody waits.
 const BATCH_ROWS: i64 = 2_000;
+/// Times in a row that a batch may meet a writer.
+const MEETINGS: u32 = 10;
 /// Pause between batches, so that pruning never takes more than a share of the disk.
 const BREATH: Duration = Duration::from_millis(20);
 /// How long refused bodies are kept for the operator.
 const REJECTED_LIFETIME: Duration = Duration::from_hours(30 * 24);
+/// How long the rows of `backend_minutes` are kept: what a dashboard of the last month shows.
+const MINUTES_LIFETIME: Duration = Duration::from_hours(30 * 24);
+/// How long `job_runs` are kept.
+const JOB_RUNS_LIFETIME: Duration = Duration::from_hours(90 * 24);
 
 /// What a run of pruning removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +40,40 @@ pub struct Pruned {
     pub places: u64,
     /// Refused bodies.
     pub rejected: u64,
+    /// Rows of `backend_minutes`.
+    pub minutes: u64,
+    /// Rows of `job_runs`.
+    pub job_runs: u64,
+}
+
+impl Pruned {
+    /// Rows deleted by table, partitions that were dropped whole not counted.
+    pub fn rows(&self) -> [(&'static str, u64); 6] {
+        [
+            ("sessions", self.sessions),
+            ("session_timeline", self.timeline_entries),
+            ("session_places", self.places),
+            ("rejected_reports", self.rejected),
+            ("backend_minutes", self.minutes),
+            ("job_runs", self.job_runs),
+        ]
+    }
+}
+
+impl fmt::Display for Pruned {
+    /// `dropped sessions_2026_01; deleted 12 sessions, 90 session_timeline`, or `nothing to do`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.rows().into_iter().filter(|(_, rows)| *rows > 0);
+        let rows: Vec<String> = rows.map(|(table, rows)| format!("{rows} {table}")).collect();
+        match (self.partitions.is_empty(), rows.is_empty()) {
+            (true, true) => f.write_str("nothing to do"),
+            (true, false) => write!(f, "deleted {}", rows.join(", ")),
+            (false, true) => write!(f, "dropped {}", self.partitions.join(", ")),
+            (false, false) => {
+                write!(f, "dropped {}; deleted {}", self.partitions.join(", "), rows.join(", "))
+            }
+        }
+    }
 }
 
 impl Store {
@@ -79,7 +120,19 @@ impl Store {
                 // A reader in the way of whole months must not keep the rest.
                 sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
             }
-            while delete_sessions(connection, cutoff.into(), &mut pruned).await? {
+            let mut met = 0;
+            loop {
+                match delete_sessions(connection, cutoff.into(), &mut pruned).await {
+                    Ok(true) => met = 0,
+                    Ok(false) => break,
+                    // A deadlock with a late report, say, which holds the same rows in its order.
+                    Err(error @ Error::Transient(_)) if met < MEETINGS => {
+                        met += 1;
+                        tracing::debug!(%error, "deleting old sessions met a writer, once more");
+                        sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+                    }
+                    Err(error) => return Err(error),
+                }
                 tokio::time::sleep(BREATH).await;
             }
             // Places without a row: somebody deleted sessions by hand.
@@ -98,6 +151,20 @@ impl Store {
             "DELETE FROM rejected_reports WHERE id = ANY(ARRAY(
                SELECT id FROM rejected_reports WHERE received_at < $1 LIMIT $2))",
             now.minus(REJECTED_LIFETIME).into(),
+        )
+        .await?;
+        pruned.minutes = delete_batches(
+            connection,
+            r#"DELETE FROM backend_minutes WHERE "time" <= (SELECT max("time") FROM (
+                 SELECT "time" FROM backend_minutes WHERE "time" < $1 ORDER BY "time" LIMIT $2) AS old)"#,
+            now.minus(MINUTES_LIFETIME).into(),
+        )
+        .await?;
+        pruned.job_runs = delete_batches(
+            connection,
+            "DELETE FROM job_runs WHERE id = ANY(ARRAY(
+               SELECT id FROM job_runs WHERE started_at < $1 LIMIT $2))",
+            now.minus(JOB_RUNS_LIFETIME).into(),
         )
         .await?;
         months.map(|()| Some(pruned))

@@ -8,6 +8,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::Totals;
 use crate::auth::Tenant;
 
 /// Requests and commits take from a fraction of a millisecond to the 8 s that a report is held.
@@ -27,7 +28,7 @@ const REJECTED: [&str; 7] = [
     "FORBIDDEN",
     "REQUEST_TIMEOUT",
 ];
-const QUERIES: [&str; 7] = [
+const QUERIES: [&str; 9] = [
     "upsert",
     "ping",
     "select_session",
@@ -35,8 +36,17 @@ const QUERIES: [&str; 7] = [
     "trim_rejected",
     "make_partition",
     "prune",
+    "record",
+    "grant_reader",
 ];
-const PRUNED: [&str; 4] = ["sessions", "session_timeline", "session_places", "rejected_reports"];
+const PRUNED: [&str; 6] = [
+    "sessions",
+    "session_timeline",
+    "session_places",
+    "rejected_reports",
+    "backend_minutes",
+    "job_runs",
+];
 const JOBS: [&str; 2] = ["partitions", "retention"];
 
 /// Handles to all metrics of one running server.
@@ -254,6 +264,12 @@ impl Metrics {
         let encoded = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         encoded.expect("metrics with names and values encode");
         String::from_utf8(text).expect("the text format is UTF-8")
+    }
+
+    /// What all counters say now.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals::of(&self.registry.gather())
     }
 
     /// The content type of [`Metrics::render`].

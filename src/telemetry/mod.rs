@@ -2,6 +2,8 @@
 
 mod logging;
 mod metrics;
+mod totals;
 
 pub use logging::{LogFormat, init as init_logging};
 pub use metrics::Metrics;
+pub use totals::{Activity, Timing, Totals};

@@ -234,6 +234,37 @@ async fn a_database_that_is_not_there_is_named_with_the_reason() {
     assert!(!ran.all().contains("canary"), "{}", ran.all());
 }
 
+/// What only an operator can mend is not waited for.
+#[tokio::test]
+async fn a_database_that_does_not_exist_is_said_at_once() {
+    let url = Database::new().await.url.replace("/test_", "/no_test_");
+    let started = Instant::now();
+    let ran = run_beside(&["migrate"], vec![("DATABASE_URL", url)]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
+    assert!(ran.err.contains("does not exist"), "{}", ran.err);
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn metrics_can_have_a_listener_of_their_own() {
+    let url = Database::new().await.url;
+    let own = format!("127.0.0.1:{}", unused_port());
+    let serve = move || {
+        let server = Binary::serve(&[("DATABASE_URL", &url), ("METRICS_ADDR", &own)]);
+        (server, own)
+    };
+    let (server, own) = tokio::task::spawn_blocking(serve).await.expect("starts");
+    let get = async |url: String| {
+        let answer = reqwest::get(url).await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("text"))
+    };
+    let (status, text) = get(format!("http://{own}/metrics")).await;
+    assert_eq!(status, 200);
+    assert!(text.contains("sessions_ingested_total"), "{text}");
+    assert_eq!(get(format!("http://{}/metrics", server.address)).await.0, 404);
+    assert_eq!(get(format!("http://{own}/v1/sessions")).await.0, 404);
+}
+
 #[test]
 fn a_port_in_use_is_said_before_anything_else_is_done() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");

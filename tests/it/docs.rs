@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use media3watch::config::VARIABLES;
+use media3watch::jobs::Heart;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -184,22 +185,37 @@ async fn every_metric_is_in_the_table() {
     }
 }
 
+/// The columns of a table, or those that a view adds to `sessions`.
 async fn columns(database: &Database, table: &str) -> String {
     let sql = format!(
         "SELECT '| `' || attname || '` | ' || format_type(atttypid, NULL)
-                || CASE WHEN attnotnull THEN '' ELSE ', null' END || ' | '
+                || CASE WHEN attnotnull OR relkind = 'v' THEN '' ELSE ', null' END || ' | '
                 || col_description(attrelid, attnum) || ' |'
-         FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0 ORDER BY attnum"
+         FROM pg_attribute a JOIN pg_class ON pg_class.oid = attrelid
+         WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT (relname = 'session_qoe'
+           AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'sessions'::regclass AND attname = a.attname))
+         ORDER BY attnum"
     );
     let lines = database.lines(&sql).await.join("\n");
-    let lines = lines.replace("timestamp with time zone", "timestamptz");
+    let lines = lines
+        .replace("timestamp with time zone", "timestamptz")
+        .replace("double precision", "float8");
     format!("| column | type | meaning |\n|---|---|---|\n{lines}\n")
 }
 
 #[tokio::test]
 async fn every_column_is_in_the_tables() {
     let server = Server::start().await;
-    for table in ["sessions", "session_timeline", "rejected_reports"] {
+    let tables = [
+        "sessions",
+        "session_timeline",
+        "rejected_reports",
+        "session_qoe",
+        "refused_reports",
+        "backend_minutes",
+        "job_runs",
+    ];
+    for table in tables {
         let columns = columns(&server.database, table).await;
         check_block("docs/sql.md", table, &columns);
     }
@@ -234,6 +250,7 @@ async fn fill(server: &Server) {
     let odd = r#"{"sessionId":"tv","timestamp":86400000,"playTimeMs":1000}"#;
     assert_eq!(server.post(odd).await.status, 200);
     assert_eq!(server.post(r#"{"sessionId":"refused"}"#).await.status, 400);
+    Heart::new(&server.app).beat(&server.app).await.expect("written");
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@ mod grafana;
 mod http;
 mod malformed;
 mod managed_pg;
+mod minutes;
+mod reader;
 mod retention;
 mod simulate;
 mod slow;

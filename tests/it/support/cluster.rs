@@ -113,12 +113,21 @@ impl Cluster {
         std::iter::once(parent).chain(children).collect()
     }
 
+    /// Lets a role in only with its password; all others are trusted.
+    pub fn ask_password(&self, role: &str) {
+        let path = self.data.join("pg_hba.conf");
+        let rules = std::fs::read_to_string(&path).expect("a file");
+        let line = format!("host all {role} 127.0.0.1/32 scram-sha-256\n");
+        std::fs::write(&path, line + &rules).expect("root may");
+    }
+
     /// How to reach a database as superuser.
     pub fn url(&self, database: &str) -> String {
         format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    fn log(&self) -> String {
+    /// What Postgres has logged.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.data.join("log")).unwrap_or_default()
     }
 

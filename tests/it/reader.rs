@@ -1,0 +1,146 @@
+//! Grafana's role: made by the server, refreshed by the next start, and able to read only.
+
+use media3watch::store::Reader;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
+
+use crate::support::{Cluster, Database, Server, ServerOptions, now_ms};
+
+async fn server(database: &Database, user: &str, password: &str) -> Server {
+    let env =
+        vec![("GRAFANA_DB_USER", user.to_owned()), ("GRAFANA_DB_PASSWORD", password.to_owned())];
+    Server::with(ServerOptions { env, ..ServerOptions::default() }, database).await
+}
+
+/// Runs a statement as the role: the first value, or SQLSTATE.
+async fn try_as(options: &PgConnectOptions, sql: &str) -> Result<String, String> {
+    let code = |error: sqlx::Error| {
+        let code = error.as_database_error().and_then(|error| Some(error.code()?.into_owned()));
+        code.unwrap_or_else(|| panic!("{error}"))
+    };
+    let mut connection = options.connect().await.map_err(code)?;
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await;
+    let rows = rows.map_err(code)?;
+    Ok(rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn grafana_reads_what_dashboards_show_and_nothing_else() {
+    let database = Database::new().await;
+    let server = server(&database, "reader_reads", "secret").await;
+    let body = format!(r#"{{"sessionId":"s","timestamp":{}}}"#, now_ms());
+    assert_eq!(server.post(body).await.status, 200);
+    assert_eq!(server.post("{}").await.status, 400);
+
+    let reader = database.options().username("reader_reads");
+    for (sql, expected) in [
+        ("SELECT session_id FROM sessions", "s"),
+        ("SELECT session_id FROM session_qoe", "s"),
+        ("SELECT count(*)::text FROM session_timeline", "0"),
+        ("SELECT field FROM refused_reports", "$.sessionId"),
+        ("SELECT (count(*) >= 0)::text FROM backend_minutes", "true"),
+        ("SELECT (count(*) >= 0)::text FROM job_runs", "true"),
+        ("SELECT (wilson_low(1, 2) > 0)::text", "true"),
+        ("SHOW statement_timeout", "15s"),
+        ("SHOW transaction_read_only", "on"),
+    ] {
+        assert_eq!(try_as(&reader, sql).await.as_deref(), Ok(expected), "{sql}");
+    }
+    let (forbidden, read_only) = ("42501", "25006");
+    for (sql, expected) in [
+        ("SELECT body FROM rejected_reports", forbidden),
+        ("SELECT * FROM session_places", forbidden),
+        ("SELECT * FROM _sqlx_migrations", forbidden),
+        ("SELECT rolpassword FROM pg_authid", forbidden),
+        ("DELETE FROM sessions", read_only),
+        ("CREATE TABLE mine ()", read_only),
+        ("SET default_transaction_read_only = off; CREATE TABLE public.mine ()", read_only),
+        ("START TRANSACTION READ WRITE; CREATE TABLE public.mine ()", forbidden),
+        ("START TRANSACTION READ WRITE; INSERT INTO job_runs DEFAULT VALUES", forbidden),
+        ("START TRANSACTION READ WRITE; UPDATE session_qoe SET content_id = ''", forbidden),
+    ] {
+        assert_eq!(try_as(&reader, sql).await, Err(expected.to_owned()), "{sql}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_password_is_the_one_of_the_last_start_and_is_not_in_any_log() {
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.expect("a cluster");
+    let database = Database::within(&cluster).await;
+    cluster.ask_password("reader_login");
+    for sql in [
+        "ALTER SYSTEM SET log_statement = 'all'",
+        "ALTER SYSTEM SET log_min_messages = 'log'",
+        "SELECT pg_reload_conf()",
+    ] {
+        database.execute(sql).await;
+    }
+    let login = |password: &str| {
+        let options = database.options().username("reader_login").password(password);
+        async move { try_as(&options, "SELECT current_user::text").await }
+    };
+    for (password, former) in [("first canary '$", "none"), ("second canary", "first canary '$")] {
+        let server = server(&database, "reader_login", password).await;
+        assert_eq!(login(password).await.as_deref(), Ok("reader_login"));
+        assert_eq!(login(former).await, Err("28P01".to_owned()));
+        server.stop().await;
+    }
+    let log = cluster.log();
+    assert!(log.contains("reader_login"), "the statements were to be logged: {log}");
+    assert!(!log.contains("canary"), "{log}");
+}
+
+#[tokio::test]
+async fn servers_that_start_together_make_one_role() {
+    let database = Database::new().await;
+    let starts = (0..3).map(|_| server(&database, "reader_once", "secret"));
+    for server in futures_util::future::join_all(starts).await {
+        server.stop().await;
+    }
+    let roles = "SELECT count(*) FROM pg_roles WHERE rolname = 'reader_once' AND rolcanlogin";
+    assert_eq!(database.number(roles).await, 1);
+}
+
+/// A role with more rights, or the server's own, keeps what it has; so does the server.
+#[tokio::test]
+async fn mighty_roles_are_left_alone() {
+    let database = Database::new().await;
+    database.execute("CREATE ROLE reader_mighty LOGIN CREATEDB PASSWORD 'theirs'").await;
+    let state = "SELECT string_agg(rolname || rolpassword || rolconnlimit, ',' ORDER BY rolname)
+                 FROM pg_authid WHERE rolname IN ('postgres', 'reader_mighty')";
+    let before = database.value(state).await;
+    for user in ["postgres", "reader_mighty"] {
+        let server = server(&database, user, "ours").await;
+        assert_eq!(server.get("/health").await.status, 200);
+        server.stop().await;
+    }
+    assert_eq!(database.value(state).await, before);
+}
+
+/// An owner that may not create roles serves all the same.
+#[tokio::test]
+async fn a_role_that_cannot_be_made_stops_nothing() {
+    let database = Database::new().await;
+    database
+        .execute(
+            "CREATE ROLE plain_owner LOGIN;
+             DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO plain_owner', current_database()); END $$;
+             GRANT CREATE, USAGE ON SCHEMA public TO plain_owner",
+        )
+        .await;
+    let owned = Database { url: database.url.replace("postgres@", "plain_owner@") };
+    let server = server(&owned, "reader_never", "secret").await;
+    let body = format!(r#"{{"sessionId":"s","timestamp":{}}}"#, now_ms());
+    assert_eq!(server.post(body).await.status, 200);
+    server.stop().await;
+    let roles = "SELECT count(*) FROM pg_roles WHERE rolname = 'reader_never'";
+    assert_eq!(database.number(roles).await, 0);
+    // Made by hand, the role is given what it needs.
+    database.execute("CREATE ROLE reader_by_hand LOGIN").await;
+    let reader = Reader { user: "reader_by_hand".to_owned(), password: "secret".to_owned().into() };
+    let server = Server::start().await;
+    server.app.store.grant_reader(&reader).await;
+    let reader = server.database.options().username("reader_by_hand");
+    assert!(try_as(&reader, "SELECT count(*)::text FROM session_qoe").await.is_ok());
+}
