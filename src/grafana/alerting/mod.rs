@@ -137,7 +137,6 @@ fn expression(step: &str, kind: &str, of: &str) -> String {
     format!(
         "          - refId: {step}
             datasourceUid: __expr__
-            relativeTimeRange: {{from: 0, to: 0}}
             model:
               refId: {step}
               type: {kind}
