@@ -7,15 +7,40 @@ use serde::Deserialize;
 use super::palette::{Colour, Scale};
 
 /// The files, each with the name of what it becomes.
-const SOURCES: [(&str, &str); 1] = [("overview", include_str!("dashboards/overview.toml"))];
+const SOURCES: [(&str, &str); 6] = [
+    ("overview", include_str!("dashboards/overview.toml")),
+    ("breakdown", include_str!("dashboards/breakdown.toml")),
+    ("explorer", include_str!("dashboards/explorer.toml")),
+    ("session", include_str!("dashboards/session.toml")),
+    ("quality", include_str!("dashboards/quality.toml")),
+    ("backend", include_str!("dashboards/backend.toml")),
+];
 
 /// All dashboards: the name of the file, and what is in it.
 pub(super) fn dashboards() -> Vec<(&'static str, Dashboard)> {
     let read = |(name, text): (&'static str, &str)| {
-        let dashboard = toml::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut dashboard: Dashboard =
+            toml::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        dashboard.hand_on_looks();
         (name, dashboard)
     };
     SOURCES.map(read).into()
+}
+
+impl Dashboard {
+    /// Columns that a panel takes from another look as they do there, but for what it says of
+    /// them itself.
+    fn hand_on_looks(&mut self) {
+        let panels = self.rows.iter().flat_map(|row| &row.panels);
+        let looks: BTreeMap<_, _> = panels.map(|panel| (panel.id, panel.fields.clone())).collect();
+        for panel in self.rows.iter_mut().flat_map(|row| &mut row.panels) {
+            let Some(from) = panel.from else { continue };
+            let source = looks.get(&from).unwrap_or_else(|| panic!("there is no panel {from}"));
+            for (column, look) in source.iter().filter(|(name, _)| panel.show.contains(name)) {
+                panel.fields.entry(column.clone()).or_insert_with(|| look.clone());
+            }
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

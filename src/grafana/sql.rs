@@ -19,6 +19,57 @@ CASE WHEN start_failed THEN 'start failed'
             WHEN played THEN 'good'
             ELSE 'starting' END";
 
+/// The timeline of the session on the page: of one tenant, should two have used the id.
+const SESSION: &str = "\
+session_id = ${session_id:sqlstring}
+  AND (tenant_id, \"timestamp\") = (
+    SELECT tenant_id, \"timestamp\" FROM sessions
+    WHERE session_id = ${session_id:sqlstring} AND {{tenant}}
+    ORDER BY \"timestamp\" DESC LIMIT 1
+  )";
+
+/// Sessions that Session Explorer was asked for.
+const FOUND: &str = "\
+(CASE ${outcome:sqlstring}
+         WHEN 'trouble' THEN bad
+         WHEN 'failed' THEN failed
+         WHEN 'rebuffered' THEN 50 * rebuffer_time_ms > watched_ms
+         WHEN 'slow start' THEN slow_start
+         WHEN 'never started' THEN start_failed OR exited_before_start
+         ELSE true END)
+  AND (${search:sqlstring} = '' OR starts_with(session_id, ${search:sqlstring})
+       OR strpos(lower(content_id), lower(${search:sqlstring})) > 0
+       OR ${search:sqlstring} IN (stream_type, app_version, sdk_version, device_model, os_version,
+                                  connection_type, last_error_category, last_error_code))";
+
+/// What sessions can be broken down by: name of the choice, and what is read.
+const DIMENSIONS: [(&str, &str); 7] = [
+    ("stream type", "stream_type"),
+    ("app version", "app_version"),
+    ("SDK version", "sdk_version"),
+    ("device", "device_model"),
+    ("OS version", "os_version"),
+    ("connection", "connection_type"),
+    ("content", "content_id"),
+];
+
+/// The value of a session in the dimension that is chosen.
+fn dimension() -> String {
+    let cases = DIMENSIONS.map(|(name, column)| format!("WHEN '{name}' THEN {column} "));
+    format!(
+        "coalesce(CASE ${{dimension:sqlstring}} {}\
+         WHEN 'error category' THEN CASE WHEN failed THEN last_error_category ELSE 'no error' END \
+         END, '{NONE}')",
+        cases.concat()
+    )
+}
+
+/// All dimensions of a session but the error category: one row each, of name and value.
+fn dimensions() -> String {
+    let rows = DIMENSIONS.map(|(name, column)| format!("('{name}', coalesce({column}, '{NONE}'))"));
+    format!("(VALUES {})", rows.join(",\n      "))
+}
+
 /// From a minute before a session to a minute after it, for the link to it.
 const AROUND: &str = "\
 floor((extract(epoch FROM \"timestamp\") - 60) * 1000)::bigint AS from_ms,
@@ -34,17 +85,25 @@ pub(super) const FILTERS: [(&str, &str); 5] = [
     ("content_id", "content_id"),
 ];
 
+/// The filter of what is not about sessions.
+const INSTANCE: (&str, &str) = ("instance", "instance");
+
 /// The placeholders, and what each stands for: as docs/grafana.md explains them.
-fn placeholders(filters: Filters) -> [(&'static str, String); 8] {
+fn placeholders(filters: Filters) -> [(&'static str, String); 13] {
     let chosen = chosen(filters);
     [
         ("{{filters}}", format!("$__timeFilter(\"timestamp\")\n  AND {chosen}")),
         ("{{chosen}}", chosen),
+        ("{{session}}", SESSION.to_owned()),
         ("{{tenant}}", condition(FILTERS[0])),
+        ("{{instances}}", condition(INSTANCE)),
         ("{{enough}}", ENOUGH.to_string()),
         ("{{enough_for_a_point}}", ENOUGH_FOR_A_POINT.to_string()),
         ("{{none}}", format!("'{NONE}'")),
         ("{{outcome}}", OUTCOME.to_owned()),
+        ("{{found}}", FOUND.to_owned()),
+        ("{{dimension}}", dimension()),
+        ("{{dimensions}}", dimensions()),
         ("{{around}}", AROUND.to_owned()),
     ]
 }
@@ -70,8 +129,8 @@ fn chosen(filters: Filters) -> String {
 /// all that is constant here, so that a filter on "All" costs nothing.
 fn condition((variable, column): (&str, &str)) -> String {
     let list = format!("(${{{variable}:sqlstring}})");
-    // tenant_id is never null.
-    let none = if column == "tenant_id" {
+    // These two are never null.
+    let none = if matches!(column, "tenant_id" | "instance") {
         String::new()
     } else {
         format!(" OR ({column} IS NULL AND '{NONE}' IN {list})")
