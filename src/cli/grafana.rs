@@ -72,6 +72,12 @@ struct Export {
     #[arg(long, value_name = "URL", value_parser = parse_database)]
     db: Option<Database>,
 
+    /// Make it the data source that Grafana suggests
+    ///
+    /// A Grafana in which another one is set as that does not start. [default: only without --db]
+    #[arg(long)]
+    default: bool,
+
     /// A Prometheus that scrapes the backend's /metrics; adds its data source and panels
     #[arg(long, value_name = "URL", value_parser = parse_prometheus)]
     prometheus: Option<String>,
@@ -151,8 +157,10 @@ pub(super) fn run(args: Args, environment: &Environment<'_>) -> anyhow::Result<E
     let dir = &export.dir;
     let absolute = std::path::absolute(dir).with_context(|| dir.display().to_string())?;
     let own_path = absolute.join("dashboards").display().to_string();
+    let mut database = export.db.unwrap_or_else(Database::compose);
+    database.is_default |= export.default;
     let options = Options {
-        database: export.db.unwrap_or_else(Database::compose),
+        database,
         prometheus: export.prometheus,
         dashboards_path: export.dashboards_path.unwrap_or(own_path),
         alerting,

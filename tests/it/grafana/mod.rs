@@ -2,6 +2,7 @@
 
 mod alerts;
 mod channels;
+mod compose;
 mod evaluate;
 pub mod macros;
 mod troubles;
