@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use url::Url;
 
-use crate::config::{DatabaseUrl, ssl_mode_name};
+use crate::config::{DatabaseUrl, Environment, alerting, ssl_mode_name};
 use crate::grafana::{self, Database, File, MARK, Options, Tls};
 
 #[derive(Debug, clap::Args)]
@@ -46,7 +46,12 @@ Examples:
 
 The compose file in the repository has all this in place already.
 
-Exit status: 0 done, 1 failed, 2 wrong usage.")]
+Alerts are told to the channels whose variables are set, in the environment of this command and
+in that of Grafana: SLACK_WEBHOOK_URL, PAGERDUTY_INTEGRATION_KEY, ALERT_EMAIL_ADDRESSES,
+DISCORD_WEBHOOK_URL, TELEGRAM_BOT_TOKEN with TELEGRAM_CHAT_ID, ALERT_WEBHOOK_URL, NTFY_URL. Other
+thresholds: ALERT_ERROR_RATE_PERCENT, ALERT_STARTUP_P95_MS, ALERT_REBUFFERING_PERCENT.
+
+Exit status: 0 done, 1 failed, 2 wrong usage or a wrong variable.")]
 struct Export {
     /// Where to write; made if it is not there
     dir: PathBuf,
@@ -134,8 +139,15 @@ fn parse_dashboards_path(text: &str) -> Result<String, String> {
     if is_absolute { Ok(text.to_owned()) } else { Err("write an absolute path".to_owned()) }
 }
 
-pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, environment: &Environment<'_>) -> anyhow::Result<ExitCode> {
     let Action::Export(export) = args.action;
+    let alerting = match alerting(environment) {
+        Ok(alerting) => alerting,
+        Err(error) => {
+            super::complain(&error.to_string());
+            return Ok(ExitCode::from(2));
+        }
+    };
     let dir = &export.dir;
     let absolute = std::path::absolute(dir).with_context(|| dir.display().to_string())?;
     let own_path = absolute.join("dashboards").display().to_string();
@@ -143,6 +155,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         database: export.db.unwrap_or_else(Database::compose),
         prometheus: export.prometheus,
         dashboards_path: export.dashboards_path.unwrap_or(own_path),
+        alerting,
     };
     let files = grafana::files(&options);
     if !export.force {
@@ -225,9 +238,24 @@ Next:
      backend makes the role when it is started with the same variable."
         );
     }
+    say_channels(options);
     eprintln!(
         "  3. Restart Grafana, and open the folder Media3Watch.
 
 Nothing to see? docs/grafana.md, Troubleshooting."
     );
+}
+
+#[expect(clippy::print_stderr, reason = "advice is for people, the result goes to stdout")]
+fn say_channels(options: &Options) {
+    let channels = &options.alerting.channels.channels;
+    let variables: Vec<_> =
+        channels.iter().flat_map(|channel| channel.variables()).copied().collect();
+    if !variables.is_empty() {
+        eprintln!(
+            "     It also needs, or it does not start:
+         {}",
+            variables.join(" ")
+        );
+    }
 }

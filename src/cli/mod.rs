@@ -91,7 +91,7 @@ impl Cli {
         let done = match self.command.unwrap_or(Command::Serve) {
             Command::Config(args) => config::run(&args, &environment),
             Command::Simulate(args) => simulate::run(args).await,
-            Command::Grafana(args) => grafana::run(args),
+            Command::Grafana(args) => grafana::run(args, &environment),
             Command::Openapi => print(crate::http::openapi_document().trim_end()),
             Command::Version(args) => version::run(&args),
             command => match Config::load(&environment) {

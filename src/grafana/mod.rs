@@ -12,6 +12,7 @@
 //! The JSON is Grafana's classic model, `schemaVersion` 39, which Grafana 11 to 13 load from
 //! files. Nothing here talks to a Grafana or to a database.
 
+mod alerting;
 mod dashboard;
 mod datasource;
 mod field;
@@ -23,6 +24,7 @@ mod reference;
 mod source;
 mod sql;
 
+pub use alerting::{Alerting, Channel, Channels, Thresholds, reference as alerts_reference};
 pub use datasource::{Database, Tls};
 pub use reference::reference;
 
@@ -64,6 +66,8 @@ pub struct Options {
     pub prometheus: Option<String>,
     /// Directory of the dashboards as Grafana sees it.
     pub dashboards_path: String,
+    /// Alert rules and where they are told.
+    pub alerting: Alerting,
 }
 
 impl Options {
@@ -74,6 +78,7 @@ impl Options {
             database: Database::compose(),
             prometheus: Some("http://prometheus:9090".to_owned()),
             dashboards_path: "/etc/grafana/dashboards".to_owned(),
+            alerting: Alerting::default(),
         }
     }
 }
@@ -82,6 +87,7 @@ impl Options {
 #[must_use]
 pub fn files(options: &Options) -> Vec<File> {
     let mut files = vec![datasource::file(options), dashboard::provider(options)];
+    files.extend(alerting::files(&options.alerting));
     files.extend(dashboard::files(options));
     files
 }

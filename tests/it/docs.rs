@@ -29,7 +29,7 @@ fn read(name: &str) -> String {
 }
 
 /// Compares what stands between two marks in a file with what should; or, asked to, writes it.
-fn check_block(file: &str, name: &str, expected: &str) {
+pub fn check_block(file: &str, name: &str, expected: &str) {
     let text = read(file);
     let (begin, end) = (
         format!("<!-- begin {name}: generated, see tests/it/docs.rs -->\n"),
