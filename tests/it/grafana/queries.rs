@@ -39,6 +39,8 @@ pub struct Query {
     pub sql: String,
     /// Points at most.
     pub points: i64,
+    /// Columns of a panel that have a look of their own; `None` where nothing is drawn.
+    pub looks: Option<Vec<String>>,
     /// Variables of the dashboard.
     pub variables: Vec<Variable>,
 }
@@ -55,6 +57,11 @@ pub struct Variable {
 impl Query {
     pub fn place(&self) -> String {
         format!("{}, {}", self.dashboard, self.name)
+    }
+
+    /// Whether a column has a look of its own, or nothing is drawn.
+    pub fn is_looked_after(&self, column: &str) -> bool {
+        self.looks.as_ref().is_none_or(|looks| looks.iter().any(|name| name == column))
     }
 
     /// What it is asked with over some hours up to a moment: All, or the first choice, where
@@ -100,6 +107,7 @@ pub fn all() -> Vec<Query> {
             format: format.to_owned(),
             sql: text(sql),
             points: 500,
+            looks: None,
             variables: variables.clone(),
         };
         for panel in panels(&dashboard) {
@@ -107,7 +115,13 @@ pub fn all() -> Vec<Query> {
                 if target["rawSql"].is_string() {
                     let found = query(&panel["title"], &text(&target["format"]), &target["rawSql"]);
                     let points = panel["maxDataPoints"].as_i64().unwrap_or(500);
-                    queries.push(Query { points, ..found });
+                    let overrides = panel["fieldConfig"]["overrides"].as_array().into_iter();
+                    let looks = overrides.flatten().map(|o| text(&o["matcher"]["options"]));
+                    // What is not shown here is shown, and named, by another panel.
+                    let shown =
+                        panel["transformations"][0]["options"]["include"]["names"].is_array();
+                    let looks = (!shown).then(|| looks.collect());
+                    queries.push(Query { points, looks, ..found });
                 }
             }
         }
