@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::config::{DatabaseUrl, Environment, alerting, ssl_mode_name};
@@ -69,8 +70,9 @@ struct Export {
     /// machine.
     ///
     /// [default: that of the compose file]
-    #[arg(long, value_name = "URL", value_parser = parse_database)]
-    db: Option<Database>,
+    // Read in `run`: clap would print what it refuses, with the password in it.
+    #[arg(long, value_name = "URL")]
+    db: Option<SecretString>,
 
     /// Make it the data source that Grafana suggests
     ///
@@ -93,10 +95,11 @@ struct Export {
     force: bool,
 }
 
+/// What is expected, on a mistake; nothing of the URL, which may hold a password.
 fn parse_database(text: &str) -> Result<Database, String> {
     let url = DatabaseUrl::parse(text)?;
     let options = url.options();
-    let name = options.get_database().ok_or("the name of the database is missing")?;
+    let name = options.get_database().ok_or("the name of a database after the host")?;
     let (address, is_here) = match options.get_socket() {
         Some(socket) => (socket.display().to_string(), true),
         None => {
@@ -112,7 +115,7 @@ fn parse_database(text: &str) -> Result<Database, String> {
         None => "require",
     };
     if matches!(mode, "allow" | "prefer") {
-        let known = "Grafana knows sslmode disable, require, verify-ca and verify-full";
+        let known = "sslmode disable, require, verify-ca or verify-full, as Grafana knows them";
         return Err(known.to_owned());
     }
     let tls = Tls {
@@ -154,10 +157,16 @@ pub(super) fn run(args: Args, environment: &Environment<'_>) -> anyhow::Result<E
             return Ok(ExitCode::from(2));
         }
     };
+    let mut database = match export.db.map(|url| parse_database(url.expose_secret())).transpose() {
+        Ok(database) => database.unwrap_or_else(Database::compose),
+        Err(expected) => {
+            super::complain(&format!("--db: expected {expected}"));
+            return Ok(ExitCode::from(2));
+        }
+    };
     let dir = &export.dir;
     let absolute = std::path::absolute(dir).with_context(|| dir.display().to_string())?;
     let own_path = absolute.join("dashboards").display().to_string();
-    let mut database = export.db.unwrap_or_else(Database::compose);
     database.is_default |= export.default;
     let options = Options {
         database,

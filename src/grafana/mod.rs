@@ -77,7 +77,7 @@ impl Options {
         Self {
             database: Database::compose(),
             prometheus: Some("http://prometheus:9090".to_owned()),
-            dashboards_path: "/etc/grafana/dashboards".to_owned(),
+            dashboards_path: "/etc/media3watch/dashboards".to_owned(),
             alerting: Alerting::default(),
         }
     }

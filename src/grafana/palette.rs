@@ -70,8 +70,8 @@ impl Scale {
     /// Where a number begins to be worth a look, and where it begins to be bad.
     const fn steps(self) -> (f64, f64) {
         match self {
-            Self::Good => (0.90, 0.80),
-            Self::Errors => (0.02, 0.05),
+            Self::Good => (0.85, 0.75),
+            Self::Errors => (0.03, 0.05),
             Self::Rebuffering => (0.01, 0.02),
             Self::StartupMedian => (1_500.0, 3_000.0),
             Self::StartupP95 => (3_000.0, 5_000.0),

@@ -3,8 +3,13 @@
 mod alerts;
 mod channels;
 mod compose;
+mod dashboards;
 mod evaluate;
+mod export;
+mod filled;
 pub mod macros;
+pub mod queries;
+mod structure;
 mod troubles;
 
 use media3watch::grafana::{self, Alerting, Options};
