@@ -100,7 +100,6 @@ fn options(panel: &Panel) -> Value {
         Kind::Timeseries => json!({"legend": legend, "tooltip": tooltip}),
         Kind::Table => json!({
             "showHeader": true, "cellHeight": "sm",
-            "footer": {"show": false, "reducer": ["sum"], "countRows": false, "fields": ""},
         }),
         Kind::Histogram => json!({
             "legend": {

@@ -7,6 +7,7 @@ mod dashboards;
 mod evaluate;
 mod export;
 mod filled;
+mod formulas;
 pub mod macros;
 pub mod queries;
 mod structure;

@@ -8,10 +8,9 @@ use serde_json::Value;
 use super::queries::{dashboards, panels};
 
 /// Units that Grafana 11 to 13 know, of those that we would use.
-const UNITS: [&str; 13] = [
+const UNITS: [&str; 12] = [
     "ms",
     "s",
-    "dtdurationms",
     "percentunit",
     "bps",
     "bytes",
