@@ -100,14 +100,13 @@ fn parse_database(text: &str) -> Result<Database, String> {
     let url = DatabaseUrl::parse(text)?;
     let options = url.options();
     let name = options.get_database().ok_or("the name of a database after the host")?;
-    let (address, is_here) = match options.get_socket() {
-        Some(socket) => (socket.display().to_string(), true),
-        None => {
-            let host = options.get_host();
-            let is_here = matches!(host, "localhost" | "127.0.0.1" | "::1");
-            let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-            (format!("{host}:{}", options.get_port()), is_here)
-        }
+    let (address, is_here) = if let Some(socket) = options.get_socket() {
+        (socket.display().to_string(), true)
+    } else {
+        let host = options.get_host();
+        let is_here = matches!(host, "localhost" | "127.0.0.1" | "::1");
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        (format!("{host}:{}", options.get_port()), is_here)
     };
     let mode = match url.ssl_mode()? {
         Some(mode) => ssl_mode_name(mode),

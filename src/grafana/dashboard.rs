@@ -79,7 +79,7 @@ fn place(row: &Row, id: usize, filters: Filters, flow: &mut Flow, panels: &mut V
             "gridPos": flow.place_header(), "panels": [],
         })
     });
-    let mut json = |source: &Panel| panel::json(source, filters, flow.place(source.size));
+    let mut json = |source: &Panel| panel::json(source, filters, &flow.place(source.size));
     let placed: Vec<Value> = row.panels.iter().map(&mut json).collect();
     match header {
         Some(mut header) if row.collapsed => {

@@ -87,7 +87,8 @@ pub(super) fn links() -> Value {
 /// in `variable`.
 pub(super) fn here(uid: &str, variable: &str) -> String {
     let filters = FILTERS.iter().map(|(name, _)| name).filter(|name| **name != variable);
-    let filters: String = filters.map(|name| format!("&${{{name}:queryparam}}")).collect();
+    let filters: Vec<String> = filters.map(|name| format!("&${{{name}:queryparam}}")).collect();
+    let filters = filters.concat();
     format!(
         "/d/{uid}/x?${{__url_time_range}}{filters}&var-{variable}=${{__value.raw:percentencode}}"
     )

@@ -10,7 +10,7 @@ use super::{dashboard, field, head, sql};
 /// in a week.
 const POINTS: u32 = 60;
 
-pub(super) fn json(panel: &Panel, filters: Filters, place: Value) -> Value {
+pub(super) fn json(panel: &Panel, filters: Filters, place: &Value) -> Value {
     let mut json = json!({
         "id": panel.id,
         "type": dashboard::kind_name(panel.kind),

@@ -53,7 +53,7 @@ pub fn check_block(file: &str, name: &str, expected: &str) {
 }
 
 /// The fenced blocks of a language in a file.
-fn blocks(file: &str, language: &str) -> Vec<String> {
+pub fn blocks(file: &str, language: &str) -> Vec<String> {
     let text = read(file);
     let fence = format!("```{language}\n");
     let blocks = text.split(&fence).skip(1).map(|rest| {

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Column as _, Executor as _, Row as _, SqlSafeStr as _,
 use sqlx::{TypeInfo as _, ValueRef as _};
 
 use super::filled::{Seen, empty, filled};
-use super::macros::expand;
+use super::macros::{Context, expand};
 use super::queries::{self, Query, RANGES};
 
 /// Values of variables by name.
@@ -223,4 +223,25 @@ async fn every_choice_of_every_list_is_understood() {
         }
     }
     assert!(asked >= 20, "{asked}");
+}
+
+#[test]
+fn the_panels_in_the_guide_are_those_that_there_are() {
+    crate::docs::check_block("docs/grafana.md", "panels", &media3watch::grafana::reference());
+}
+
+#[tokio::test]
+async fn the_sql_of_the_guide_runs() {
+    let seen = filled().await;
+    let pool = seen.pool();
+    // The field of its own that the guide asks for is one that the simulator does not send.
+    let context = Context::dashboard(seen.now_ms - 7 * 86_400_000, seen.now_ms);
+    let mut statements = 0;
+    for sql in crate::docs::blocks("docs/grafana.md", "sql") {
+        let sql = expand(sql.trim().trim_end_matches(';'), &context).expect(&sql);
+        let found = ask(&pool, &sql).await.expect(&sql);
+        assert!(!found.rows.is_empty() || sql.contains("custom"), "{sql}");
+        statements += 1;
+    }
+    assert_eq!(statements, 3);
 }
