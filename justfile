@@ -45,9 +45,9 @@ audit:
 doc:
     RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked --document-private-items --open
 
-# Write the tables in docs/, docs/openapi.json and the help snapshots anew; then read the diff.
+# Write the tables in docs/, grafana/, docs/openapi.json and the help snapshots anew; then read the diff.
 refresh:
-    M3W_UPDATE_DOCS=1 cargo test --quiet --locked --test it -- docs::
+    M3W_UPDATE_DOCS=1 cargo test --quiet --locked --test it -- docs:: grafana::
     cargo run --quiet --locked -- openapi > docs/openapi.json
     INSTA_UPDATE=always cargo test --quiet --locked --test it -- cli::
 
@@ -55,6 +55,10 @@ refresh:
 openapi file="target/openapi.json":
     cargo run --quiet --locked -- openapi > {{ quote(file) }}
     @echo {{ quote(file) }}
+
+# Measure the dashboards' queries on a filled database: just bench-dashboards postgresql://…
+bench-dashboards url:
+    M3W_BENCH_URL={{ quote(url) }} cargo bench --locked --bench dashboards
 
 # Run the tests and look at every snapshot that has changed (needs cargo-insta).
 snapshot:

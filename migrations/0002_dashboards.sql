@@ -36,6 +36,10 @@ SELECT tenant_id, session_id, "timestamp", reported_at, received_at, created_at,
          AND received_at <= now() - interval '1 minute' AS exited_before_start,
        coalesce(rebuffer_count > 0, rebuffer_time_ms > 0, false) AS rebuffered,
        coalesce(player_startup_ms > 4000, false) AS slow_start,
+       coalesce(error_count > 0, false) OR coalesce(player_startup_ms > 4000, false)
+         OR coalesce(50 * rebuffer_time_ms > coalesce(play_time_ms, 0) + coalesce(player_startup_ms, 0)
+              + coalesce(rebuffer_time_ms, 0) + coalesce(seek_time_ms, 0), false)
+         OR (NOT coalesce(play_time_ms > 0, false) AND received_at <= now() - interval '1 minute') AS bad,
        800 / (8 + player_startup_ms / 1000.0::float8) AS startup_score,
        CASE WHEN play_time_ms > 0 THEN
          50 / sqrt(1 + (coalesce(rebuffer_count, 0) / 2.0::float8) ^ 2)
@@ -56,6 +60,7 @@ COMMENT ON COLUMN session_qoe.start_failed IS 'Video start failure: never played
 COMMENT ON COLUMN session_qoe.exited_before_start IS 'Exit before video start: never played, without an error, and no report in the last minute';
 COMMENT ON COLUMN session_qoe.rebuffered IS 'At least one rebuffer';
 COMMENT ON COLUMN session_qoe.slow_start IS 'Startup time over 4 seconds';
+COMMENT ON COLUMN session_qoe.bad IS 'A session with trouble: an error, a startup over 4 seconds, more than 2 % of the watched time rebuffering, or an exit before video start';
 COMMENT ON COLUMN session_qoe.startup_score IS 'Startup score (Mux): 8 / (8 + seconds) * 100; null without a startup time';
 COMMENT ON COLUMN session_qoe.smoothness_score IS 'Smoothness score (Mux): mean of 100 / sqrt(1 + (rebuffers / 2)^2) and 100 * e^(-10 * rebuffer share of watched time); null if never played';
 COMMENT ON COLUMN session_qoe.playback_success_score IS 'Playback success score (Mux): 0 with an error, 50 for an exit before start, 100 otherwise; null while a session that has not played is reporting';

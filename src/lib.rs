@@ -20,6 +20,7 @@ pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod grafana;
 pub mod http;
 pub mod ingest;
 pub mod jobs;

@@ -2,6 +2,7 @@
 
 mod config;
 mod database;
+mod grafana;
 mod healthcheck;
 mod migrate;
 mod serve;
@@ -71,6 +72,8 @@ Most used variables: M3W_API_KEY, DATABASE_URL, PORT, HOST, RATE_LIMIT_REQUESTS,
     Config(config::Args),
     /// Play viewers against a server, or fill its past
     Simulate(simulate::Args),
+    /// Write dashboards, data source and alerts for Grafana
+    Grafana(grafana::Args),
     /// Print the OpenAPI 3.1 description of the HTTP interface
     Openapi,
     /// Ask the server on this machine whether it takes traffic: exit status 0 or 1
@@ -88,6 +91,7 @@ impl Cli {
         let done = match self.command.unwrap_or(Command::Serve) {
             Command::Config(args) => config::run(&args, &environment),
             Command::Simulate(args) => simulate::run(args).await,
+            Command::Grafana(args) => grafana::run(args, &environment),
             Command::Openapi => print(crate::http::openapi_document().trim_end()),
             Command::Version(args) => version::run(&args),
             command => match Config::load(&environment) {

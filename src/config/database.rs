@@ -72,7 +72,8 @@ impl DatabaseUrl {
         self.password().is_some()
     }
 
-    fn password(&self) -> Option<String> {
+    /// The password, wherever it comes from.
+    pub(crate) fn password(&self) -> Option<String> {
         let from_url = || self.url.password().and_then(|password| Self::decoded(password).ok());
         self.password.clone().or_else(from_url).or_else(|| self.parameter("password"))
     }
@@ -124,7 +125,8 @@ impl DatabaseUrl {
         options
     }
 
-    fn ssl_mode(&self) -> Result<Option<PgSslMode>, String> {
+    /// What is asked for, where something is.
+    pub(crate) fn ssl_mode(&self) -> Result<Option<PgSslMode>, String> {
         if let Some(mode) = self.parameter("sslmode") {
             let parsed = PgSslMode::from_str(&mode);
             return parsed.map(Some).map_err(|_| {
@@ -136,7 +138,8 @@ impl DatabaseUrl {
         Ok(is_on.then_some(PgSslMode::VerifyFull))
     }
 
-    fn parameter(&self, name: &str) -> Option<String> {
+    /// What follows the question mark under a name.
+    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
         self.url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 
@@ -163,7 +166,7 @@ impl fmt::Display for DatabaseUrl {
     }
 }
 
-const fn ssl_mode_name(mode: PgSslMode) -> &'static str {
+pub(crate) const fn ssl_mode_name(mode: PgSslMode) -> &'static str {
     match mode {
         PgSslMode::Disable => "disable",
         PgSslMode::Allow => "allow",

@@ -3,6 +3,7 @@
 //! Nothing outside this module reads the environment. [`Config::load`] reports every wrong
 //! variable at once; [`Config::settings`] shows what holds and where it came from.
 
+mod alerting;
 mod database;
 mod source;
 #[cfg(test)]
@@ -20,7 +21,9 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
+pub use alerting::{ALERT_VARIABLES, alerting};
 pub use database::DatabaseUrl;
+pub(crate) use database::ssl_mode_name;
 pub use source::{Environment, Problem, Setting, Source};
 pub use variables::{VARIABLES, Variable};
 
@@ -115,6 +118,11 @@ impl fmt::Display for ConfigError {
         write!(f, "{count} wrong environment {variables}:")?;
         self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
+}
+
+fn problem(name: &str, found: &str, expected: &str) -> Problem {
+    let (name, found, expected) = (name.to_owned(), found.to_owned(), expected.to_owned());
+    Problem { name, found, expected }
 }
 
 impl Config {

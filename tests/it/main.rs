@@ -10,6 +10,7 @@
 mod cli;
 mod docs;
 mod faults;
+mod grafana;
 mod http;
 mod malformed;
 mod managed_pg;
