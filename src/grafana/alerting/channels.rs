@@ -1,6 +1,7 @@
 //! Where alerts are told: one contact point with a receiver for each channel that is set up.
 //!
-//! The rules name the contact point themselves. The tree of notification policies stays what
+//! The rules name the contact point themselves: Grafana makes contact points before it reads
+//! rules, and deletes what is to be deleted after that. The tree of notification policies stays what
 //! people make of it in Grafana: a file with policies would replace all of it at every start.
 
 use std::collections::BTreeSet;

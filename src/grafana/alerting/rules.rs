@@ -262,3 +262,26 @@ impl Rule {
         panel.unwrap_or_else(|| panic!("{}: no panel {title} on {uid}", self.uid)).id
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::palette::Scale;
+    use super::*;
+
+    /// What is red on a dashboard is what an alert is about.
+    #[test]
+    fn panels_turn_red_where_alerts_fire() {
+        let (_, rules) = all(&Thresholds::new());
+        for (uid, scale) in [
+            ("m3w-error-rate", Scale::Errors),
+            ("m3w-startup-slow", Scale::StartupP95),
+            ("m3w-rebuffering", Scale::Rebuffering),
+            ("m3w-backend-silent", Scale::Silence),
+        ] {
+            let rule = rules.iter().find(|rule| rule.uid == uid).expect(uid);
+            let thresholds = scale.thresholds();
+            let worst = thresholds["steps"].as_array().and_then(|steps| steps.last()).expect(uid);
+            assert_eq!(worst["value"].as_f64(), Some(rule.limit()), "{uid}");
+        }
+    }
+}

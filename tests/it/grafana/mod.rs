@@ -10,6 +10,7 @@ mod filled;
 mod formulas;
 pub mod macros;
 pub mod queries;
+mod silence;
 mod structure;
 mod troubles;
 
