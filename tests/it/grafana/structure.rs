@@ -8,12 +8,13 @@ use serde_json::Value;
 use super::queries::{dashboards, panels};
 
 /// Units that Grafana 11 to 13 know, of those that we would use.
-const UNITS: [&str; 12] = [
+const UNITS: [&str; 13] = [
     "ms",
     "s",
     "percentunit",
     "bps",
     "bytes",
+    "decbytes",
     "short",
     "reqps",
     "dateTimeAsIso",
