@@ -17,7 +17,9 @@ pub fn reference() -> String {
         text += "| panel | shows | formula |\n|---|---|---|\n";
         for Panel { title, shows, formula, .. } in dashboard.rows.iter().flat_map(|row| &row.panels)
         {
-            let cells = [title, shows, formula].map(|cell| one_line(cell).replace('|', "\\|"));
+            // A title may hold variables, which Grafana fills in.
+            let title = title.replace("${", "").replace('}', "");
+            let cells = [&title, shows, formula].map(|cell| one_line(cell).replace('|', "\\|"));
             text += &format!("| {} |\n", cells.join(" | "));
         }
     }

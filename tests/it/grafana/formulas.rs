@@ -278,3 +278,40 @@ async fn backend_health_says_when_the_disk_is_full() {
     let one = rows(&database, "m3w-backend, Requests", 1, &[("instance", "b:8080")]).await;
     assert_row(&one[0], &json!({"requests": 1.0, "server_errors": 0.0}));
 }
+
+#[tokio::test]
+async fn a_session_without_a_timeline_says_so() {
+    let database = database().await;
+    let chosen = [("session_id", "B-1")];
+    let state = rows(&database, "m3w-session, State", 1, &chosen).await;
+    let states: Vec<_> = state.iter().map(|row| &row["state"]).collect();
+    assert_eq!(json!(states), json!([5, 5]), "from its beginning to its end");
+    let line = rows(&database, "m3w-session, Buffer", 1, &chosen).await;
+    assert_eq!(line.len(), 1);
+    assert_row(&line[0], &json!({"elapsed": 0.0, "buffered": null, "bitrate": null}));
+    let facts = rows(&database, "m3w-session, Facts", 1, &chosen).await;
+    let fact = |name: &str| facts.iter().find(|row| row["fact"] == name).map(|row| &row["value"]);
+    assert_eq!(fact("Outcome").expect("a fact"), "rebuffered");
+    assert_eq!(fact("Watched").expect("a fact"), "60 s");
+    assert!(fact("Timeline").expect("a fact").as_str().expect("text").starts_with("none"));
+    assert!(fact("Last error").is_none(), "what is not known is left out");
+
+    let entries = r"
+        INSERT INTO session_timeline (tenant_id, session_id, timestamp, elapsed_ms, timestamp_ms, playback_state,
+                                      current_bitrate, buffered_duration_ms)
+        SELECT tenant_id, session_id, timestamp, n * 5000, 0, (ARRAY['BUFFERING', 'PLAYING', 'ENDED'])[n + 1],
+               3000000, 1000 * n FROM sessions, generate_series(0, 2) AS n WHERE session_id = 'B-1'";
+    database.execute(entries).await;
+    let state = rows(&database, "m3w-session, State", 1, &chosen).await;
+    let states: Vec<_> = state.iter().map(|row| &row["state"]).collect();
+    assert_eq!(json!(states), json!([1, 2, 4]));
+    let line = rows(&database, "m3w-session, Buffer", 1, &chosen).await;
+    assert_row(&line[2], &json!({"elapsed": 10.0, "buffered": 2000, "bitrate": 3_000_000}));
+    let key = rows(&database, "m3w-session, Startup", 1, &chosen).await;
+    assert_row(
+        &key[0],
+        &json!({"startup": 1000, "played": 54000, "rebuffering": 4.0 / 60.0,
+        "rebuffers": 2, "errors": 0}),
+    );
+    assert!(rows(&database, "m3w-session, State", 1, &[("session_id", "C")]).await.is_empty());
+}

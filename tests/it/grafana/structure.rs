@@ -8,12 +8,13 @@ use serde_json::Value;
 use super::queries::{dashboards, panels};
 
 /// Units that Grafana 11 to 13 know, of those that we would use.
-const UNITS: [&str; 12] = [
+const UNITS: [&str; 13] = [
     "ms",
     "s",
     "percentunit",
     "bps",
     "bytes",
+    "decbytes",
     "short",
     "reqps",
     "dateTimeAsIso",
@@ -266,6 +267,31 @@ fn panels_that_take_rows_from_another_find_their_columns_there() {
         }
     }
     assert!(taken >= 10, "{taken}");
+}
+
+#[tokio::test]
+async fn metrics_that_are_asked_for_exist() {
+    let server = crate::support::Server::start().await;
+    let text = server.get("/metrics").await.text;
+    let known: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).collect();
+    let mut asked = 0;
+    for dashboard in dashboards() {
+        for expr in every(&dashboard, "expr").into_iter().map(self::text) {
+            let words = expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            for word in words.filter(|word| word.contains('_') && !word.starts_with('_')) {
+                if word == "histogram_quantile" {
+                    continue;
+                }
+                let name = ["_bucket", "_sum", "_count"].iter();
+                let name =
+                    name.filter_map(|end| word.strip_suffix(end)).find(|n| known.contains(n));
+                assert!(known.contains(name.unwrap_or(word)), "{word} in {expr}");
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 10, "{asked}");
 }
 
 #[test]
