@@ -7,6 +7,7 @@
 #![expect(unreachable_pub, reason = "a program, not a library")]
 
 mod baseline;
+mod chart;
 mod cluster;
 mod database;
 mod figures;
@@ -38,8 +39,10 @@ async fn main() -> Result<()> {
     };
     print(&outcome.table());
     if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_string_pretty(&outcome)? + "\n")
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        write(file, &(serde_json::to_string_pretty(&outcome)? + "\n"))?;
+    }
+    if let Some(file) = &options.chart {
+        write(file, &chart::svg(&outcome))?;
     }
     Ok(())
 }
@@ -49,6 +52,10 @@ fn read(file: &Path) -> Result<Outcome> {
     let mut outcome: Outcome = serde_json::from_str(&text)?;
     outcome.settle();
     Ok(outcome)
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Measures until done or interrupted; either way nothing stays behind.

@@ -60,7 +60,7 @@ impl Outcome {
     fn measurements(&self, text: &mut String) {
         let _ = writeln!(
             text,
-            "\n{:<16}{:>9}  {:<17}{:>8}{:>8}{:>8}{:>9}{:>9}{:>8}",
+            "\n{:<16}{:>9}  {:<18}{:>9}{:>10}{:>9}{:>9}{:>11}{:>11}",
             "", "per s", "", "server", "postgres", "client", "WAL", "p50", "p99"
         );
         let mut kinds: Vec<(What, usize)> =
@@ -82,11 +82,14 @@ impl Outcome {
             let time =
                 |name: &str| median(&of(name)).map_or_else(String::new, |ms| format!("{ms:.2} ms"));
             let wal = median(&of("wal_bytes_per_report")).unwrap_or(0.0);
+            let wanted = median(&of("wanted_rate")).unwrap_or(0.0);
+            let is_late = median(&rates).is_some_and(|rate| rate < wanted * 0.97);
+            let late = if is_late { format!("  late: wanted {wanted:.0}") } else { String::new() };
             let name = serde_json::to_string(&what).unwrap_or_default();
             let name = format!("{}{}", name.trim_matches('"'), if binary == 1 { " *" } else { "" });
             let _ = writeln!(
                 text,
-                "{name:<16}{:>9.0}  {:<17}{:>8}{:>8}{:>8}{:>9}{:>9}{:>9}",
+                "{name:<16}{:>9.0}  {:<18}{:>9}{:>10}{:>9}{:>9}{:>11}{:>11}{late}",
                 median(&rates).unwrap_or(0.0),
                 format!("({least:.0} to {most:.0})"),
                 cpu("cpu_server_s"),

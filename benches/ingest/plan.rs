@@ -34,6 +34,7 @@ const GROUPS: [&[(What, &[Topic])]; 6] = [
     &[
         (What::RowPaced, &[Topic::Latency]),
         (What::Paced, &[Topic::Latency]),
+        (What::RowPacedOwn, &[Topic::Latency]),
         (What::PacedOwn, &[Topic::Latency]),
     ],
 ];
@@ -110,7 +111,7 @@ fn pace(samples: &[Sample], what: What) -> Option<f64> {
     let peak = |what| values(samples, what, 0, "rate").first().copied();
     match what {
         What::Paced | What::RowPaced => Some(peak(What::Row)?.min(peak(What::Single)?) / 2.0),
-        What::PacedOwn => Some(peak(What::Single)? / 2.0),
+        What::PacedOwn | What::RowPacedOwn => Some(peak(What::Single)? / 2.0),
         _ => None,
     }
 }

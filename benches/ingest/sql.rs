@@ -99,13 +99,15 @@ pub fn row_script() -> String {
 /// run, and these stand at different steps. One statement writes the row and the entries.
 pub fn mix_script(base_ms: u64) -> String {
     let slots = RUNNING_SESSIONS / CLIENTS;
-    let payload = report_c(
-        "00000000-0000-4000-8000-000000000000",
-        "2026-11-18T11:06:40.000Z",
-        1_795_000_000_000,
-        10,
-    );
-    let (payload, columns, on_conflict) = (literal(&payload), columns(), on_conflict());
+    // A payload for each step: were it always the same, an update would write little WAL.
+    let payload = |step| {
+        let id = "00000000-0000-4000-8000-000000000000";
+        let time = 1_795_000_000_000 + step * PACE_MS;
+        let payload = literal(&report_c(id, "2026-11-18T11:06:40.000Z", time, step));
+        format!("\nWHEN {step} THEN {payload}")
+    };
+    let payloads: String = (0..REPORTS_PER_SESSION).map(payload).collect();
+    let (columns, on_conflict) = (columns(), on_conflict());
     format!(
         "\\set slot :t % {slots}
 \\set turn :t / {slots} + :slot
@@ -121,7 +123,8 @@ INSERT INTO sessions ({columns}) VALUES (
 to_timestamp(((:start)::float8 + (:elapsed)::float8) / 1000), now(), now(), 1, NULL, NULL, NULL,
 812, (:elapsed)::bigint, (:elapsed)::bigint - 1000, (:step)::bigint * 310, (:step)::bigint * 55,
 (:step)::integer, (:step)::integer / 4, NULL, 0, 0.0107, 3900, (:step)::bigint * 2, NULL, NULL,
-'SHIELD Android TV', NULL, '30', NULL, NULL, '1.0.1', 'Wi-Fi', {payload}) {on_conflict})
+'SHIELD Android TV', NULL, '30', NULL, NULL, '1.0.1', 'Wi-Fi',
+CASE (:step)::integer {payloads} END) {on_conflict})
 INSERT INTO session_timeline (
 tenant_id, session_id, \"timestamp\", elapsed_ms, timestamp_ms, playback_state, current_bitrate,
 network_type, total_dropped_frames, buffered_duration_ms, rebuffer_count, rebuffer_time_ms)
