@@ -26,7 +26,6 @@ fn fixtures() -> Vec<(String, Vec<u8>)> {
             continue;
         }
         let text = std::fs::read_to_string(&path).expect("text");
-        // RawValue would keep the blanks, Value sorts keys: both do for a measurement.
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         fixtures.push((name, value.to_string().into_bytes()));
     }

@@ -17,12 +17,14 @@ use super::reports::now_ms;
 use super::server::Server;
 
 /// What belongs together, next to each other in time.
-const GROUPS: [&[(What, &[Topic])]; 6] = [
+const GROUPS: [&[(What, &[Topic])]; 5] = [
     &[(What::Start, &[Topic::Start])],
     &[
-        (What::Row, &[Topic::Single, Topic::Latency]),
+        (What::Row, &[Topic::Single, Topic::Latency, Topic::Full]),
         (What::Single, &[Topic::Single, Topic::Latency, Topic::Full, Topic::Two]),
         (What::TwoSingle, &[Topic::Two]),
+        (What::SingleFull, &[Topic::Full]),
+        (What::RowFull, &[Topic::Full]),
     ],
     &[
         (What::RowMix, &[Topic::Mix]),
@@ -30,7 +32,6 @@ const GROUPS: [&[(What, &[Topic])]; 6] = [
         (What::TwoMix, &[Topic::Two]),
     ],
     &[(What::Copy, &[Topic::Batch]), (What::Batch, &[Topic::Batch])],
-    &[(What::RowFull, &[Topic::Full]), (What::SingleFull, &[Topic::Full])],
     &[
         (What::RowPaced, &[Topic::Latency]),
         (What::Paced, &[Topic::Latency]),
@@ -46,6 +47,9 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     binaries.extend(options.against.clone());
     let servers = binaries.iter().map(|binary| version(binary)).collect::<Result<Vec<_>>>()?;
 
+    if cfg!(debug_assertions) && options.server.is_none() {
+        progress("this is a debug build: its figures say nothing about speed");
+    }
     let cluster = Cluster::start(options.pg_bin.as_deref())?;
     let postgres = Database::create(&cluster, "bench".to_owned()).await?;
     let (postgres, fsync_us) = (postgres.text("SELECT version()").await?, cluster.fsync_us()?);

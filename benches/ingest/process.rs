@@ -66,5 +66,7 @@ pub fn machine() -> String {
     let memory = field(&read("/proc/meminfo"), "MemTotal");
     let kib: u64 = memory.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
     let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{cpus} × {model}, {} GiB, Linux {}", kib.div_ceil(1024 * 1024), kernel.trim())
+    // What comes after that is the distribution's.
+    let kernel = kernel.split(['.', '-']).take(2).collect::<Vec<_>>().join(".");
+    format!("{cpus} × {model}, {} GiB, Linux {kernel}", kib.div_ceil(1024 * 1024))
 }
