@@ -84,12 +84,14 @@ impl Outcome {
             let wal = median(&of("wal_bytes_per_report")).unwrap_or(0.0);
             let wanted = median(&of("wanted_rate")).unwrap_or(0.0);
             let is_late = median(&rates).is_some_and(|rate| rate < wanted * 0.97);
+            let first = median(&of("first_rate"))
+                .map_or_else(String::new, |rate| format!("  first, not counted: {rate:.0}"));
             let late = if is_late { format!("  late: wanted {wanted:.0}") } else { String::new() };
             let name = serde_json::to_string(&what).unwrap_or_default();
             let name = format!("{}{}", name.trim_matches('"'), if binary == 1 { " *" } else { "" });
             let _ = writeln!(
                 text,
-                "{name:<16}{:>9.0}  {:<18}{:>9}{:>10}{:>9}{:>9}{:>11}{:>11}{late}",
+                "{name:<16}{:>9.0}  {:<18}{:>9}{:>10}{:>9}{:>9}{:>11}{:>11}{late}{first}",
                 median(&rates).unwrap_or(0.0),
                 format!("({least:.0} to {most:.0})"),
                 cpu("cpu_server_s"),

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use nix::sys::resource::UsageWho;
 
-use super::{Bench, Values, What, base_ms};
+use super::{BREATH, Bench, Values, What, base_ms};
 use crate::baseline;
 use crate::database::Database;
 use crate::process::{cpu_of_client, cpu_of_family};
@@ -16,6 +16,14 @@ impl Bench<'_> {
         database: &Database<'_>,
         rate: Option<f64>,
     ) -> Result<Values> {
+        let mut values = Vec::new();
+        if what.is_full() {
+            let script = sql::row_script();
+            let first =
+                baseline::pgbench(self.cluster, database, &script, self.seconds, None).await?;
+            values.push(("first_rate", first.count as f64 / first.seconds));
+            tokio::time::sleep(BREATH).await;
+        }
         let base_ms = base_ms(what);
         let postmaster = self.cluster.pid()?;
         let before = database.counters().await?;
@@ -42,7 +50,7 @@ impl Bench<'_> {
             done.count
         );
         let (all, updates) = (done.count as f64, after.updates - before.updates);
-        let mut values = vec![
+        values.extend([
             ("rate", all / done.seconds),
             ("reports", all),
             ("seconds", done.seconds),
@@ -50,7 +58,7 @@ impl Bench<'_> {
             ("cpu_client_s", cpu_client),
             ("wal_bytes_per_report", (after.wal_bytes - before.wal_bytes) / all),
             ("deadlocks", after.deadlocks - before.deadlocks),
-        ];
+        ]);
         if let Some(rate) = rate {
             values.push(("wanted_rate", rate));
             values.push(("p50_ms", done.percentile_ms(50.0)));

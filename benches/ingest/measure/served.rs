@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use nix::sys::resource::UsageWho;
 
-use super::{Bench, Subject, Values, What, base_ms};
+use super::{BREATH, Bench, Subject, Values, What, base_ms};
 use crate::database::{Database, Rows};
 use crate::load::{self, Load};
 use crate::process::{cpu, cpu_of_client, cpu_of_family, memory_mib};
@@ -53,15 +53,21 @@ impl Bench<'_> {
             let log = self.cluster.data().join(format!("bench-server-{number}.log"));
             servers.push(Server::start(&subject.binary, &database.url(), &log).await?);
         }
-        let base_ms = base_ms(what);
-        let load = Load {
+        let mut load = Load {
             kind: what.kind(),
             addresses: servers.iter().map(Server::address).collect(),
             connections: if what == What::Batch { BATCH_CONNECTIONS } else { CONNECTIONS },
             seconds: self.seconds,
             rate,
-            base_ms,
+            base_ms: base_ms(what),
         };
+        let mut values = Vec::new();
+        if what.is_full() {
+            let first = load::run(&load).await?;
+            values.push(("first_rate", first.requests as f64 / first.seconds));
+            tokio::time::sleep(BREATH).await;
+            load.base_ms = base_ms(what);
+        }
         let postmaster = self.cluster.pid()?;
         let pids = servers.iter().map(Server::pid).collect::<Result<Vec<_>>>()?;
         let of_servers =
@@ -88,13 +94,13 @@ impl Bench<'_> {
         let reports = done.requests * per_request;
         let entries = if what.kind() == Kind::Mix { reports * ENTRIES } else { 0 };
         let acknowledged = Rows { sessions: done.sessions, reports, entries };
-        let there = database.rows_since(base_ms).await?;
+        let there = database.rows_since(load.base_ms).await?;
         ensure!(
             there == acknowledged,
             "acknowledged were {acknowledged:?}, but there are {there:?}; the server said:\n{said}"
         );
         let (all, updates) = (reports as f64, after.updates - before.updates);
-        let mut values = vec![
+        values.extend([
             ("rate", all / done.seconds),
             ("reports", all),
             ("seconds", done.seconds),
@@ -106,7 +112,7 @@ impl Bench<'_> {
             ("peak_mb", peak_mb),
             ("wal_bytes_per_report", (after.wal_bytes - before.wal_bytes) / all),
             ("deadlocks", after.deadlocks - before.deadlocks),
-        ];
+        ]);
         values.extend(rate.map(|rate| ("wanted_rate", rate)));
         if updates > 0.0 {
             values.push(("hot", (after.hot_updates - before.hot_updates) / updates));
