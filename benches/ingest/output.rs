@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::figures::{Figure, figures, median, spread, values};
 use super::measure::{Sample, What};
 
+/// More than this, in percent of all processors, and others had a say in a measurement.
+const DISTURBED: f64 = 10.0;
+
 /// All that a run has to say.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Outcome {
@@ -57,52 +60,72 @@ impl Outcome {
         text
     }
 
+    /// A line per kind of measurement.
     fn measurements(&self, text: &mut String) {
-        let _ = writeln!(
-            text,
-            "\n{:<16}{:>9}  {:<18}{:>9}{:>10}{:>9}{:>9}{:>11}{:>11}",
-            "", "per s", "", "server", "postgres", "client", "WAL", "p50", "p99"
-        );
+        let heads = ["server", "postgres", "client", "others", "WAL", "memory", "p50", "p99"];
+        let _ = write!(text, "\n{:<16}{:>8}  {:<17}", "", "per s", "");
+        for head in heads {
+            let _ = write!(text, "{head:>10}");
+        }
         let mut kinds: Vec<(What, usize)> =
             self.samples.iter().map(|sample| (sample.what, sample.binary)).collect();
         kinds.sort_unstable();
         kinds.dedup();
-        kinds.retain(|(what, _)| *what != What::Start);
-        for (what, binary) in kinds {
-            let of = |name: &str| values(&self.samples, what, binary, name);
-            let rates = of("rate");
-            let (least, most) = spread(&rates);
-            // Microseconds of CPU per report.
-            let reports = of("reports");
-            let cpu = |name: &str| {
-                let per: Vec<f64> =
-                    of(name).iter().zip(&reports).map(|(s, all)| s * 1e6 / all).collect();
-                median(&per).map_or_else(String::new, |us| format!("{us:.1} µs"))
-            };
-            let time =
-                |name: &str| median(&of(name)).map_or_else(String::new, |ms| format!("{ms:.2} ms"));
-            let wal = median(&of("wal_bytes_per_report")).unwrap_or(0.0);
-            let wanted = median(&of("wanted_rate")).unwrap_or(0.0);
-            let is_late = median(&rates).is_some_and(|rate| rate < wanted * 0.97);
-            let first = median(&of("first_rate"))
-                .map_or_else(String::new, |rate| format!("  first, not counted: {rate:.0}"));
-            let late = if is_late { format!("  late: wanted {wanted:.0}") } else { String::new() };
-            let name = serde_json::to_string(&what).unwrap_or_default();
-            let name = format!("{}{}", name.trim_matches('"'), if binary == 1 { " *" } else { "" });
-            let _ = writeln!(
-                text,
-                "{name:<16}{:>9.0}  {:<18}{:>9}{:>10}{:>9}{:>9}{:>11}{:>11}{late}{first}",
-                median(&rates).unwrap_or(0.0),
-                format!("({least:.0} to {most:.0})"),
-                cpu("cpu_server_s"),
-                cpu("cpu_postgres_s"),
-                cpu("cpu_client_s"),
-                format!("{wal:.0} B"),
-                time("p50_ms"),
-                time("p99_ms"),
-            );
+        for (what, binary) in kinds.into_iter().filter(|(what, _)| *what != What::Start) {
+            text.push('\n');
+            self.measurement(text, what, binary);
         }
-        text.push_str("CPU and WAL are per report; * is the server of --against\n");
+        text.push_str("\nCPU and WAL are per report; * is the server of --against\n");
+        let others = |sample: &&Sample| sample.values.get("others_percent").copied();
+        let disturbed = self.samples.iter().filter(|sample| others(sample) > Some(DISTURBED));
+        match disturbed.count() {
+            0 => {}
+            count => text.push_str(&format!(
+                "In {count} of {} measurements others used more than {DISTURBED:.0} % of the \
+                 processors: take them with care\n",
+                self.samples.len()
+            )),
+        }
+    }
+
+    fn measurement(&self, text: &mut String, what: What, binary: usize) {
+        let of = |name: &str| values(&self.samples, what, binary, name);
+        let (rates, reports) = (of("rate"), of("reports"));
+        let (rate, (least, most)) = (median(&rates).unwrap_or(0.0), spread(&rates));
+        let name = serde_json::to_string(&what).unwrap_or_default();
+        let name = format!("{}{}", name.trim_matches('"'), if binary == 1 { " *" } else { "" });
+        let range = format!("({least:.0} to {most:.0})");
+        let _ = write!(text, "{name:<16}{rate:>8.0}  {range:<17}");
+        let cell = |name: &str, unit: &str| {
+            median(&of(name)).map_or_else(String::new, |value| format!("{} {unit}", number(value)))
+        };
+        let cpu = |name: &str| {
+            let seconds = of(name);
+            let each = seconds.iter().zip(&reports).map(|(seconds, all)| seconds * 1e6 / all);
+            median(&each.collect::<Vec<_>>())
+                .map_or_else(String::new, |us| format!("{} µs", number(us)))
+        };
+        let cells = [
+            cpu("cpu_server_s"),
+            cpu("cpu_postgres_s"),
+            cpu("cpu_client_s"),
+            cell("others_percent", "%"),
+            cell("wal_bytes_per_report", "B"),
+            cell("peak_mb", "MB"),
+            cell("p50_ms", "ms"),
+            cell("p99_ms", "ms"),
+        ];
+        for cell in cells {
+            let _ = write!(text, "{cell:>10}");
+        }
+        if let Some(wanted) = median(&of("wanted_rate"))
+            && rate < wanted * 0.97
+        {
+            let _ = write!(text, "  late: wanted {wanted:.0}");
+        }
+        if let Some(first) = median(&of("first_rate")) {
+            let _ = write!(text, "  first, not counted: {first:.0}");
+        }
     }
 }
 

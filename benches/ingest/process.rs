@@ -1,7 +1,6 @@
 //! What processes cost, from /proc: CPU seconds and memory.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -20,29 +19,74 @@ fn seconds(pid: i32) -> Result<(f64, f64)> {
     Ok(((user + system) / TICKS, (user_ended + system_ended) / TICKS))
 }
 
-/// CPU seconds of a process.
-pub fn cpu(pid: i32) -> Result<f64> {
-    Ok(seconds(pid)?.0)
-}
-
 /// CPU seconds of a postmaster and of all its children, ended ones included.
-pub fn cpu_of_family(postmaster: i32) -> Result<f64> {
+fn family(postmaster: i32) -> Result<f64> {
     let path = format!("/proc/{postmaster}/task/{postmaster}/children");
     let children = fs::read_to_string(path)?;
-    let children = children.split_whitespace().filter_map(|pid| cpu(pid.parse().ok()?).ok());
+    let children = children.split_whitespace();
+    let running = children.filter_map(|pid| Some(seconds(pid.parse().ok()?).ok()?.0));
     let (own, ended) = seconds(postmaster)?;
-    Ok(own + ended + children.sum::<f64>())
+    Ok(own + ended + running.sum::<f64>())
 }
 
-/// CPU seconds of this process and of those it has waited for: the load client, and pgbench.
-pub fn cpu_of_client(who: UsageWho) -> f64 {
-    let Ok(usage) = getrusage(who) else { return 0.0 };
-    let seconds = |time: nix::sys::time::TimeVal| {
-        #[expect(clippy::cast_precision_loss, reason = "seconds and microseconds")]
-        let seconds = time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-        Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs_f64()
+/// CPU seconds of this process, and of those it has waited for: the load client, and pgbench.
+fn client() -> f64 {
+    let of = |who| {
+        let Ok(usage) = getrusage(who) else { return 0.0 };
+        let times = [usage.user_time(), usage.system_time()];
+        times.map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6).iter().sum()
     };
-    seconds(usage.user_time()) + seconds(usage.system_time())
+    of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
+}
+
+/// CPU seconds that all processors had, and those in which they were busy.
+fn machine_seconds() -> Result<(f64, f64)> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("no cpu")?;
+    // user, nice, system, idle, iowait, irq, softirq, steal
+    let ticks: Vec<f64> = line.split_whitespace().take(8).flat_map(str::parse).collect();
+    let all: f64 = ticks.iter().sum();
+    let idle: f64 = ticks.iter().skip(3).take(2).sum();
+    Ok((all / TICKS, (all - idle) / TICKS))
+}
+
+/// Who uses the processors while something is measured.
+pub struct Meter {
+    postmaster: i32,
+    servers: Vec<i32>,
+    /// Servers, Postgres, client, all time, busy time; in seconds.
+    start: [f64; 5],
+}
+
+impl Meter {
+    /// Starts to measure.
+    pub fn start(postmaster: i32, servers: Vec<i32>) -> Result<Self> {
+        let start = Self::read(postmaster, &servers)?;
+        Ok(Self { postmaster, servers, start })
+    }
+
+    fn read(postmaster: i32, servers: &[i32]) -> Result<[f64; 5]> {
+        let of_servers = servers.iter().map(|pid| Ok(seconds(*pid)?.0)).sum::<Result<f64>>()?;
+        let (all, busy) = machine_seconds()?;
+        Ok([of_servers, family(postmaster)?, client(), all, busy])
+    }
+
+    /// What was used since the start. Others are whoever else was on the machine, in percent of
+    /// all processors; interrupts, which belong to nobody, are among them.
+    pub fn read_out(&self) -> Result<Vec<(&'static str, f64)>> {
+        let now = Self::read(self.postmaster, &self.servers)?;
+        let used = |index: usize| now[index] - self.start[index];
+        let others = (used(4) - used(0) - used(1) - used(2)).max(0.0);
+        let mut values = vec![
+            ("cpu_postgres_s", used(1)),
+            ("cpu_client_s", used(2)),
+            ("others_percent", others / used(3) * 100.0),
+        ];
+        if !self.servers.is_empty() {
+            values.push(("cpu_server_s", used(0)));
+        }
+        Ok(values)
+    }
 }
 
 /// A line of /proc/PID/status in MiB: `VmRSS`, or `VmHWM`, the most there ever was.

@@ -1,12 +1,11 @@
 //! Measurements of Postgres without a server.
 
 use anyhow::{Result, ensure};
-use nix::sys::resource::UsageWho;
 
 use super::{BREATH, Bench, Values, What, base_ms};
 use crate::baseline;
 use crate::database::Database;
-use crate::process::{cpu_of_client, cpu_of_family};
+use crate::process::Meter;
 use crate::sql;
 
 impl Bench<'_> {
@@ -25,11 +24,8 @@ impl Bench<'_> {
             tokio::time::sleep(BREATH).await;
         }
         let base_ms = base_ms(what);
-        let postmaster = self.cluster.pid()?;
         let before = database.counters().await?;
-        let client =
-            if what == What::Copy { UsageWho::RUSAGE_SELF } else { UsageWho::RUSAGE_CHILDREN };
-        let (postgres_before, own_before) = (cpu_of_family(postmaster)?, cpu_of_client(client));
+        let meter = Meter::start(self.cluster.pid()?, Vec::new())?;
         let done = if what == What::Copy {
             baseline::copy(database, self.seconds).await?
         } else {
@@ -37,8 +33,7 @@ impl Bench<'_> {
             let script = if mix { sql::mix_script(base_ms) } else { sql::row_script() };
             baseline::pgbench(self.cluster, database, &script, self.seconds, rate).await?
         };
-        let cpu_client = cpu_of_client(client) - own_before;
-        let cpu_postgres = cpu_of_family(postmaster)? - postgres_before;
+        values.extend(meter.read_out()?);
         let after = database.counters().await?;
 
         let there = database.rows_since(base_ms).await?;
@@ -54,8 +49,6 @@ impl Bench<'_> {
             ("rate", all / done.seconds),
             ("reports", all),
             ("seconds", done.seconds),
-            ("cpu_postgres_s", cpu_postgres),
-            ("cpu_client_s", cpu_client),
             ("wal_bytes_per_report", (after.wal_bytes - before.wal_bytes) / all),
             ("deadlocks", after.deadlocks - before.deadlocks),
         ]);

@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use nix::sys::resource::UsageWho;
 
 use super::{BREATH, Bench, Subject, Values, What, base_ms};
 use crate::database::{Database, Rows};
 use crate::load::{self, Load};
-use crate::process::{cpu, cpu_of_client, cpu_of_family, memory_mib};
+use crate::process::{Meter, memory_mib};
 use crate::reports::{BATCH, ENTRIES, Kind};
 use crate::server::Server;
 
@@ -68,17 +67,11 @@ impl Bench<'_> {
             tokio::time::sleep(BREATH).await;
             load.base_ms = base_ms(what);
         }
-        let postmaster = self.cluster.pid()?;
         let pids = servers.iter().map(Server::pid).collect::<Result<Vec<_>>>()?;
-        let of_servers =
-            || -> Result<f64> { pids.iter().map(|pid| cpu(*pid)).sum::<Result<f64>>() };
-        let (before, cpu_before) = (database.counters_now().await?, of_servers()?);
-        let (postgres_before, own_before) =
-            (cpu_of_family(postmaster)?, cpu_of_client(UsageWho::RUSAGE_SELF));
+        let before = database.counters_now().await?;
+        let meter = Meter::start(self.cluster.pid()?, pids.clone())?;
         let done = load::run(&load).await?;
-        let cpu_client = cpu_of_client(UsageWho::RUSAGE_SELF) - own_before;
-        let (cpu_postgres, cpu_server) =
-            (cpu_of_family(postmaster)? - postgres_before, of_servers()? - cpu_before);
+        values.extend(meter.read_out()?);
         let mut peak_mb = 0.0_f64;
         for pid in &pids {
             peak_mb = peak_mb.max(memory_mib(*pid, "VmHWM")?);
@@ -106,9 +99,6 @@ impl Bench<'_> {
             ("seconds", done.seconds),
             ("p50_ms", done.percentile_ms(50.0)),
             ("p99_ms", done.percentile_ms(99.0)),
-            ("cpu_server_s", cpu_server),
-            ("cpu_postgres_s", cpu_postgres),
-            ("cpu_client_s", cpu_client),
             ("peak_mb", peak_mb),
             ("wal_bytes_per_report", (after.wal_bytes - before.wal_bytes) / all),
             ("deadlocks", after.deadlocks - before.deadlocks),
