@@ -91,3 +91,11 @@ container-proof:
 # Build the release binary.
 release:
     M3W_REVISION={{ revision }} cargo build --release --locked
+
+# Measure the ingest path against what bounds it, for about 15 minutes: just bench --help
+bench *arguments:
+    cargo bench --locked --bench ingest -- {{ arguments }}
+
+# Micro-benchmarks of what happens between a body and the queue; a filter may follow.
+bench-micro *arguments:
+    cargo bench --locked --bench micro -- {{ arguments }}

@@ -1,0 +1,154 @@
+//! The result: a table to read, JSON to keep.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::figures::{Figure, figures, median, spread, values};
+use super::measure::{Sample, What};
+
+/// More than this, in percent of all processors, and others had a say in a measurement.
+const DISTURBED: f64 = 10.0;
+
+/// All that a run has to say.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Unix milliseconds at the end.
+    pub at_ms: u64,
+    /// Processors, memory, kernel.
+    pub machine: String,
+    /// Version of Postgres.
+    pub postgres: String,
+    /// What is not default in it.
+    pub settings: Vec<(String, String)>,
+    /// Median of one write with fdatasync, microseconds.
+    pub fsync_us: f64,
+    /// Length of each measurement.
+    pub seconds: u32,
+    /// Rounds measured.
+    pub rounds: usize,
+    /// Sessions in the full table.
+    pub full_sessions: u64,
+    /// What the servers say of their version, in the order of `Sample::binary`.
+    pub servers: Vec<String>,
+    /// Every measurement.
+    pub samples: Vec<Sample>,
+    /// The figures of each server.
+    pub figures: Vec<Vec<Figure>>,
+}
+
+impl Outcome {
+    /// Works the figures out.
+    pub fn settle(&mut self) {
+        let servers = 0..self.servers.len();
+        self.figures = servers.map(|binary| figures(&self.samples, binary, self.rounds)).collect();
+    }
+
+    /// Tables to read.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{}\n{}; fdatasync of 8 kB: {:.0} µs\n{} rounds of {} s: medians (smallest to largest)\n",
+            self.machine, self.postgres, self.fsync_us, self.rounds, self.seconds
+        );
+        self.measurements(&mut text);
+        for (server, figures) in self.servers.iter().zip(&self.figures) {
+            let _ = writeln!(text, "\n{server}");
+            for figure in figures {
+                let _ = writeln!(text, "{}", line(figure));
+            }
+        }
+        text
+    }
+
+    /// A line per kind of measurement.
+    fn measurements(&self, text: &mut String) {
+        let heads = ["server", "postgres", "client", "others", "WAL", "memory", "p50", "p99"];
+        let _ = write!(text, "\n{:<16}{:>8}  {:<17}", "", "per s", "");
+        for head in heads {
+            let _ = write!(text, "{head:>10}");
+        }
+        let mut kinds: Vec<(What, usize)> =
+            self.samples.iter().map(|sample| (sample.what, sample.binary)).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        for (what, binary) in kinds.into_iter().filter(|(what, _)| *what != What::Start) {
+            text.push('\n');
+            self.measurement(text, what, binary);
+        }
+        text.push_str("\nCPU and WAL are per report; * is the server of --against\n");
+        let others = |sample: &&Sample| sample.values.get("others_percent").copied();
+        let disturbed = self.samples.iter().filter(|sample| others(sample) > Some(DISTURBED));
+        match disturbed.count() {
+            0 => {}
+            count => text.push_str(&format!(
+                "In {count} of {} measurements others used more than {DISTURBED:.0} % of the \
+                 processors: take them with care\n",
+                self.samples.len()
+            )),
+        }
+    }
+
+    fn measurement(&self, text: &mut String, what: What, binary: usize) {
+        let of = |name: &str| values(&self.samples, what, binary, name);
+        let (rates, reports) = (of("rate"), of("reports"));
+        let (rate, (least, most)) = (median(&rates).unwrap_or(0.0), spread(&rates));
+        let name = serde_json::to_string(&what).unwrap_or_default();
+        let name = format!("{}{}", name.trim_matches('"'), if binary == 1 { " *" } else { "" });
+        let range = format!("({least:.0} to {most:.0})");
+        let _ = write!(text, "{name:<16}{rate:>8.0}  {range:<17}");
+        let cell = |name: &str, unit: &str| {
+            median(&of(name)).map_or_else(String::new, |value| format!("{} {unit}", number(value)))
+        };
+        let cpu = |name: &str| {
+            let seconds = of(name);
+            let each = seconds.iter().zip(&reports).map(|(seconds, all)| seconds * 1e6 / all);
+            median(&each.collect::<Vec<_>>())
+                .map_or_else(String::new, |us| format!("{} µs", number(us)))
+        };
+        let cells = [
+            cpu("cpu_server_s"),
+            cpu("cpu_postgres_s"),
+            cpu("cpu_client_s"),
+            cell("others_percent", "%"),
+            cell("wal_bytes_per_report", "B"),
+            cell("peak_mb", "MB"),
+            cell("p50_ms", "ms"),
+            cell("p99_ms", "ms"),
+        ];
+        for cell in cells {
+            let _ = write!(text, "{cell:>10}");
+        }
+        if let Some(wanted) = median(&of("wanted_rate"))
+            && rate < wanted * 0.97
+        {
+            let _ = write!(text, "  late: wanted {wanted:.0}");
+        }
+        if let Some(first) = median(&of("first_rate")) {
+            let _ = write!(text, "  first, not counted: {first:.0}");
+        }
+    }
+}
+
+fn line(figure: &Figure) -> String {
+    let (least, most) = spread(&figure.rounds);
+    let sign = if figure.at_least { "≥" } else { "≤" };
+    format!(
+        "  {:<46}{:>9} {:<3}{:<20}must {sign} {:<6}aim {sign} {:<6}{}",
+        figure.label,
+        number(figure.median),
+        figure.unit,
+        format!("({} to {})", number(least), number(most)),
+        figure.must,
+        figure.aim,
+        figure.verdict(),
+    )
+}
+
+/// Three digits that count.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        small if small < 10.0 => format!("{value:.2}"),
+        middle if middle < 100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
