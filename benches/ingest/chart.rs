@@ -13,12 +13,13 @@ const TOP: f64 = 46.0;
 /// Where the must lies on a bar: as far for every figure, so that all are read alike.
 const MUST_AT: f64 = 0.4;
 
-/// Readable on light and on dark ground: no background, colours of middle lightness, and text
-/// that follows the reader's preference.
-const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#333}.n{font-weight:600}\
-.s{font-size:12px;fill:#666}.g{fill:#888;fill-opacity:.16}.aim{fill:#2a9d5c}.ok{fill:#d99a1c}\
-.MISS{fill:#d1495b}.m{stroke:#888;stroke-width:2}.a{stroke:#888;stroke-width:2;\
-stroke-dasharray:3 3}@media(prefers-color-scheme:dark){text{fill:#ddd}.s{fill:#aaa}}";
+/// Readable on light and on dark ground: no background, colours of middle lightness, text too,
+/// which gets lighter where the reader is known to prefer dark.
+const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#6b7580}.n{font-weight:600}\
+.s{font-size:12px;font-weight:400;fill:#6b7580}.g{fill:#888;fill-opacity:.16}\
+.aim{fill:#2a9d5c}.ok{fill:#d99a1c}.MISS{fill:#d1495b}.m{stroke:#888;stroke-width:2}\
+.a{stroke:#888;stroke-width:2;stroke-dasharray:3 3}\
+@media(prefers-color-scheme:dark){text{fill:#ddd}.s{fill:#aaa}}";
 
 /// The figures of the first server as SVG.
 pub fn svg(outcome: &Outcome) -> String {

@@ -51,8 +51,9 @@ impl Outcome {
             self.machine, self.postgres, self.fsync_us, self.rounds, self.seconds
         );
         self.measurements(&mut text);
-        for (server, figures) in self.servers.iter().zip(&self.figures) {
-            let _ = writeln!(text, "\n{server}");
+        let stars = ["", " *"];
+        for ((server, figures), star) in self.servers.iter().zip(&self.figures).zip(stars) {
+            let _ = writeln!(text, "\n{server}{star}");
             for figure in figures {
                 let _ = writeln!(text, "{}", line(figure));
             }
@@ -76,15 +77,14 @@ impl Outcome {
             self.measurement(text, what, binary);
         }
         text.push_str("\nCPU and WAL are per report; * is the server of --against\n");
-        let others = |sample: &&Sample| sample.values.get("others_percent").copied();
-        let disturbed = self.samples.iter().filter(|sample| others(sample) > Some(DISTURBED));
-        match disturbed.count() {
-            0 => {}
-            count => text.push_str(&format!(
-                "In {count} of {} measurements others used more than {DISTURBED:.0} % of the \
-                 processors: take them with care\n",
-                self.samples.len()
-            )),
+        let others = self.samples.iter().filter_map(|sample| sample.values.get("others_percent"));
+        let (all, disturbed) = (others.clone().count(), others.filter(|o| **o > DISTURBED).count());
+        if disturbed > 0 {
+            let _ = writeln!(
+                text,
+                "In {disturbed} of {all} measurements others used more than {DISTURBED:.0} % of \
+                 the processors: take them with care"
+            );
         }
     }
 

@@ -52,7 +52,8 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     }
     let cluster = Cluster::start(options.pg_bin.as_deref())?;
     let postgres = Database::create(&cluster, "bench".to_owned()).await?;
-    let (postgres, fsync_us) = (postgres.text("SELECT version()").await?, cluster.fsync_us()?);
+    let version = "SELECT 'PostgreSQL ' || current_setting('server_version')";
+    let (postgres, fsync_us) = (postgres.text(version).await?, cluster.fsync_us()?);
     progress(&format!("{postgres}, in {}", cluster.bin().display()));
     let wants_full = options.only.contains(&Topic::Full);
     let mut subjects = Vec::new();
