@@ -132,7 +132,7 @@ impl Worker {
             let address = load.addresses[number % load.addresses.len()];
             connections.push(Connection::open(address).await?);
         }
-        let reports = Reports::new(load.kind, load.connections, load.base_ms);
+        let reports = Reports::new(load.kind, number, load.connections, load.base_ms);
         Ok(Self { connections, reports, done: Done::default() })
     }
 

@@ -112,8 +112,12 @@ pub struct Stream {
 pub struct Mix {
     steps: Vec<Request>,
     seed: u64,
+    /// Start of the first session, Unix milliseconds; another one for each connection.
     base_ms: u64,
+    /// Sessions that run at the same time.
     slots: u64,
+    /// Which step this connection begins with.
+    offset: u64,
     turn: u64,
 }
 
@@ -129,8 +133,8 @@ pub enum Kind {
 }
 
 impl Reports {
-    /// The load of one of `connections`; sessions of the mix start at `base_ms`.
-    pub fn new(kind: Kind, connections: usize, base_ms: u64) -> Self {
+    /// The load of connection `number` of `connections`; sessions of the mix start at `base_ms`.
+    pub fn new(kind: Kind, number: usize, connections: usize, base_ms: u64) -> Self {
         let random = Random::new();
         match kind {
             Kind::Single => {
@@ -151,11 +155,13 @@ impl Reports {
                     let body = report_c(ID, START, TIME, step);
                     Request::new("/v1/sessions", "application/json; charset=utf-8", &body)
                 };
+                let slots = (RUNNING_SESSIONS / connections as u64).max(1);
                 Self::Mix(Mix {
                     steps: (0..REPORTS_PER_SESSION).map(request).collect(),
                     seed: Random::new().next(),
-                    base_ms,
-                    slots: (RUNNING_SESSIONS / connections as u64).max(1),
+                    base_ms: base_ms + number as u64 * slots,
+                    slots,
+                    offset: number as u64,
                     turn: 0,
                 })
             }
@@ -188,11 +194,11 @@ impl Reports {
 }
 
 impl Mix {
-    /// In each of the slots a session runs; the slots stand at different steps, so that from
-    /// the start one report in 21 begins a session. pgbench's script does the same.
+    /// In each of the slots a session runs. Slots and connections stand at different steps, so
+    /// that sessions do not all begin at once. pgbench's script does the same.
     fn next(&mut self) -> (&[u8], u64) {
         let slot = self.turn % self.slots;
-        let turn = self.turn / self.slots + slot;
+        let turn = self.turn / self.slots + slot + self.offset;
         let (session, step) = (turn / REPORTS_PER_SESSION, turn % REPORTS_PER_SESSION);
         let is_new = step == 0 || self.turn < self.slots;
         self.turn += 1;

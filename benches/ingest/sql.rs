@@ -110,12 +110,12 @@ pub fn mix_script(base_ms: u64) -> String {
     let (columns, on_conflict) = (columns(), on_conflict());
     format!(
         "\\set slot :t % {slots}
-\\set turn :t / {slots} + :slot
+\\set turn :t / {slots} + :slot + :client_id
 \\set t :t + 1
 \\set step :turn % {REPORTS_PER_SESSION}
 \\set session :turn / {REPORTS_PER_SESSION}
 \\set number (:session * {slots} + :slot) * 1000 + :client_id
-\\set start {base_ms} + :session * 1000 + :slot
+\\set start {base_ms} + :session * 1000 + :client_id * {slots} + :slot
 \\set elapsed (:step + 1) * {PACE_MS}
 WITH session AS (
 INSERT INTO sessions ({columns}) VALUES (
