@@ -203,3 +203,7 @@ CREATE TYPE timeline_row AS (
     rebuffer_time_ms     bigint
 );
 COMMENT ON TYPE timeline_row IS 'A row for session_timeline, as the server sends it';
+
+-- Not an advisory lock: any role of the database can take those, Grafana's too.
+CREATE TABLE server_lock ();
+COMMENT ON TABLE server_lock IS 'Locked, never read: one instance at a time makes partitions, or the role for Grafana';

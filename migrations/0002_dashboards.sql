@@ -139,7 +139,7 @@ COMMENT ON COLUMN backend_minutes.stale IS 'Reports acknowledged that were older
 COMMENT ON COLUMN backend_minutes.limited IS 'Requests answered with 429';
 COMMENT ON COLUMN backend_minutes.rejected IS 'Reports refused with 4xx other than 429, as {code: count}';
 COMMENT ON COLUMN backend_minutes.failed IS 'Reports answered with 5xx, as {code: count}';
-COMMENT ON COLUMN backend_minutes.batches IS 'Transactions in which reports were written';
+COMMENT ON COLUMN backend_minutes.batches IS 'Batches in which reports went to the database';
 COMMENT ON COLUMN backend_minutes.batch_reports IS 'Reports in them';
 COMMENT ON COLUMN backend_minutes.commit_mean_ms IS 'Mean time from a report''s arrival in the queue to its outcome, milliseconds; null without any';
 COMMENT ON COLUMN backend_minutes.commit_p95_ms IS '95th percentile of it, read off a histogram';
@@ -152,7 +152,7 @@ COMMENT ON COLUMN backend_minutes.memory_bytes IS 'Resident memory of the proces
 COMMENT ON COLUMN backend_minutes.cpu_seconds IS 'Processor time used since the row before, seconds; null where the system does not tell';
 COMMENT ON COLUMN backend_minutes.database_bytes IS 'Size of the database on disk';
 
--- Runs of background jobs that did something or failed, for 90 days.
+-- Runs of background jobs, for 90 days.
 CREATE TABLE job_runs (
     id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     job         text        NOT NULL,

@@ -74,7 +74,7 @@ pub async fn run(
         "database is ready"
     );
     if let Some(reader) = &config.reader {
-        store.grant_reader(reader).await;
+        stopping.run_until_cancelled(store.grant_reader(reader)).await;
     }
     let ingest = Ingest::start(&store, &metrics, ground.bounds, config.max_body_bytes);
     let app = Arc::new(App {
@@ -106,7 +106,7 @@ pub async fn run(
         tracing::error!("reports that were not acknowledged yet were given up");
     }
     let close = async {
-        jobs.wait().await;
+        jobs.finish().await;
         app.store.close().await;
     };
     if tokio::time::timeout(CLOSE_TIMEOUT, close).await.is_err() {

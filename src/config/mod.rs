@@ -274,8 +274,10 @@ fn role_name(text: &str) -> Result<String, String> {
     let is_name = text.len() <= 63
         && text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-        && !text.starts_with("pg_");
-    let expected = "a name of lower-case letters, digits and _ that does not begin with pg_";
+        && !text.starts_with("pg_")
+        && !matches!(text, "public" | "none");
+    let expected =
+        "a name of lower-case letters, digits and _ that Postgres does not keep for itself";
     is_name.then(|| text.to_owned()).ok_or_else(|| expected.to_owned())
 }
 

@@ -33,7 +33,7 @@ variables! {
     DATABASE_PASSWORD = "DATABASE_PASSWORD", "from DATABASE_URL", true,
         "Database password; wins over the one in the URL.";
     GRAFANA_DB_PASSWORD = "GRAFANA_DB_PASSWORD", "none", true,
-        "Password of the database role that Grafana reads with. When set, the server creates that role and keeps its rights right; it may only read.";
+        "Password of the database role that Grafana reads with. When set, the server creates that role, which may read what dashboards show, and sets its password anew at each start.";
     GRAFANA_DB_USER = "GRAFANA_DB_USER", "grafana", false,
         "Name of that role.";
     PORT = "PORT", "8080", false,

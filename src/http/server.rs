@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::FutureExt as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -35,14 +34,6 @@ pub async fn serve(listener: TcpListener, router: Router, app: &App) {
     let http = Arc::new(http);
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(limits.connections));
-    let start = |stream, slot| {
-        let (http, router) = (Arc::clone(&http), router.clone());
-        let (open, watcher) = (Open::new(&app.metrics), graceful.watcher());
-        tokio::spawn(async move {
-            connection::serve(&http, stream, router, limits, watcher).await;
-            drop((open, slot));
-        });
-    };
     let mut closing = pin!(async {
         app.stopping.cancelled().await;
         tokio::time::sleep(limits.linger).await;
@@ -56,13 +47,12 @@ pub async fn serve(listener: TcpListener, router: Router, app: &App) {
             next = next => next,
             () = &mut closing => break,
         };
-        start(stream, slot);
-    }
-    // Clients that were in the queue when it ended would see their connection reset.
-    while let Ok(slot) = Arc::clone(&slots).try_acquire_owned()
-        && let Some(stream) = accept(&listener).now_or_never()
-    {
-        start(stream, slot);
+        let (http, router) = (Arc::clone(&http), router.clone());
+        let (open, watcher) = (Open::new(&app.metrics), graceful.watcher());
+        tokio::spawn(async move {
+            connection::serve(&http, stream, router, limits, watcher).await;
+            drop((open, slot));
+        });
     }
     drop(listener);
     if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {

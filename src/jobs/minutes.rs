@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::report::UnixMs;
@@ -13,15 +14,18 @@ use crate::telemetry::Totals;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Writes the first row at once.
-pub(super) async fn minutes(app: Arc<App>) {
+/// Writes the first row at once, and the last one when all reports have their outcome.
+pub(super) async fn minutes(app: Arc<App>, drained: CancellationToken) {
     let mut heart = Heart::new(&app);
     let mut every_minute = tokio::time::interval(MINUTE);
     every_minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        every_minute.tick().await;
+        let is_last = drained.run_until_cancelled(every_minute.tick()).await.is_none();
         if let Err(error) = heart.beat(&app).await {
             tracing::warn!(%error, "no heartbeat: this minute will be told with the next");
+        }
+        if is_last {
+            return;
         }
     }
 }

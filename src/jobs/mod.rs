@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
@@ -20,15 +21,31 @@ const DAY: Duration = Duration::from_hours(24);
 const RETRY_RETENTION: Duration = Duration::from_mins(10);
 const PRUNE_LIMITER: Duration = Duration::from_mins(10);
 
-/// Starts all jobs; they end when the app is stopping, and the tracker with them.
-pub fn start(app: &Arc<App>) -> TaskTracker {
+/// Running jobs. They end when the app is stopping, but for the heartbeat.
+pub struct Jobs {
+    tasks: TaskTracker,
+    drained: CancellationToken,
+}
+
+impl Jobs {
+    /// To be called when all reports have their outcome: the last minute is told, and all jobs
+    /// have ended.
+    pub async fn finish(self) {
+        self.drained.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+/// Starts all jobs.
+pub fn start(app: &Arc<App>) -> Jobs {
     let tasks = TaskTracker::new();
-    tasks.spawn(until_stopped(Arc::clone(app), minutes));
+    let drained = CancellationToken::new();
+    tasks.spawn(minutes(Arc::clone(app), drained.clone()));
     tasks.spawn(until_stopped(Arc::clone(app), partitions));
     tasks.spawn(until_stopped(Arc::clone(app), retention));
     tasks.spawn(until_stopped(Arc::clone(app), limiter));
     tasks.close();
-    tasks
+    Jobs { tasks, drained }
 }
 
 async fn until_stopped<J: Future<Output = ()>>(app: Arc<App>, job: impl FnOnce(Arc<App>) -> J) {

@@ -49,7 +49,7 @@ impl Lease {
     }
 
     /// Gives the connection back. sqlx asks it for a sign of life first; one that gives none
-    /// is closed.
+    /// is closed. (What is left of the lease looks, when dropped, whether the pool is filled.)
     pub(super) fn finish(mut self) {
         if let Some(mut connection) = self.0.take() {
             let back = tokio::time::timeout(RETURN_TIMEOUT, connection.return_to_pool());

@@ -72,8 +72,9 @@ impl Store {
         if encoding != "UTF8" {
             return Err(MigrateError::Encoding(encoding));
         }
-        // Migrations of a large table may wait and run for long.
-        sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0")
+        // Migrations of a large table may run for long, and wait, but not for ever: the lock that
+        // sqlx takes is one that anybody can take.
+        sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = '10min'")
             .execute(&mut connection)
             .await
             .map_err(Error::from)?;

@@ -42,7 +42,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// First half of the keys of all our advisory locks: "m3w" in ASCII.
+/// Held to the end of a transaction, by one instance at a time.
+const LOCK: &str = "LOCK TABLE server_lock IN EXCLUSIVE MODE";
+/// First half of the key of our advisory lock: "m3w" in ASCII.
 const LOCK_CLASS: i32 = 0x006d_3377;
 
 /// A validated report with what the server knows about its arrival.

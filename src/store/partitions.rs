@@ -10,12 +10,11 @@ use jiff::{Timestamp, ToSpan};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::connect::Lease;
-use super::{Error, LOCK_CLASS, Store};
+use super::{Error, LOCK, Store};
 use crate::report::UnixMs;
 
 /// Months made ahead of the current one.
 const MONTHS_AHEAD: i32 = 3;
-const PARTITIONS_LOCK: i32 = 1;
 const MAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Partitioned tables with the storage settings of their partitions. Rows of running sessions
@@ -120,8 +119,7 @@ impl Store {
         // instance at a time look and make. Attaching, unlike CREATE … PARTITION OF, does not
         // wait for running queries of the whole table. A table of that name that was detached
         // is attached again.
-        let mut sql =
-            format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK_CLASS}, {PARTITIONS_LOCK});");
+        let mut sql = format!("BEGIN; {LOCK};");
         for (table, storage) in TABLES {
             let partition = month.partition(table);
             sql.push_str(&format!(

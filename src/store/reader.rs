@@ -1,7 +1,9 @@
-//! The role that Grafana reads with: it may select from what dashboards show, and nothing else.
+//! The role that Grafana reads with: it may select from what dashboards show, and from no other
+//! table of ours.
 //!
-//! Whoever may look at a dashboard can send any SQL through its data source, so this role is
-//! the wall: no keys, no refused bodies, no writing, and an end to long statements.
+//! Whoever may look at a dashboard can send any SQL through its data source. What the role is
+//! granted is the wall: no keys, no refused bodies, no writing to our tables. Its time limits
+//! and its read-only transactions are defaults that keep honest people from accidents.
 
 use std::time::Duration;
 
@@ -9,9 +11,8 @@ use postgres_protocol::password::scram_sha_256;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::{Error, LOCK_CLASS, Store};
+use super::{Error, LOCK, Store};
 
-const READER_LOCK: i32 = 3;
 const GRANT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What dashboards, alerts and people's own panels read.
@@ -28,32 +29,35 @@ pub struct Reader {
 }
 
 impl Store {
-    /// Creates the role, or sets its password and rights anew. What stands in the way is logged
-    /// with what to do about it: no report is lost for want of a dashboard.
-    pub async fn grant_reader(&self, reader: &Reader) {
-        let granted = self.within(GRANT_TIMEOUT, "grant_reader", self.try_grant(reader)).await;
-        match granted {
-            Ok(Granted::Made) => tracing::info!(role = reader.user, "role for Grafana created"),
-            Ok(Granted::Refreshed) => {
-                tracing::debug!(role = reader.user, "role for Grafana is up to date");
+    /// Creates the role, or sets its password and rights anew. Returns whether it can log in
+    /// and read now, as far as we know. What stands in the way is logged with what to do about
+    /// it: no report is lost for want of a dashboard.
+    pub async fn grant_reader(&self, reader: &Reader) -> bool {
+        let role = &reader.user;
+        match self.within(GRANT_TIMEOUT, "grant_reader", self.try_grant(reader)).await {
+            Ok(Granted::Made) => tracing::info!(role, "role for Grafana created"),
+            Ok(Granted::Refreshed) => tracing::debug!(role, "role for Grafana is up to date"),
+            Ok(Granted::Theirs) => tracing::warn!(
+                role,
+                "the role in GRAFANA_DB_USER was not made by this server for this database: it \
+                 may read now, its password was left as it is"
+            ),
+            Err(error) => {
+                tracing::error!(
+                    %error,
+                    role,
+                    "the role for Grafana could not be set up; docs/grafana.md shows how to \
+                     create it by hand"
+                );
+                return false;
             }
-            Ok(Granted::TooMighty) => tracing::error!(
-                role = reader.user,
-                "the role in GRAFANA_DB_USER may do more than read, or is the server's own: it was \
-                 left as it is; choose another name"
-            ),
-            Err(error) => tracing::error!(
-                %error,
-                role = reader.user,
-                "the role for Grafana could not be set up; docs/grafana.md shows how to create it \
-                 by hand"
-            ),
         }
+        true
     }
 
     async fn try_grant(&self, reader: &Reader) -> Result<Granted, Error> {
         let mut connection = self.connect().await?;
-        let granted = grant(&mut connection, reader).await;
+        let granted = grant(&mut connection, &reader.user, &reader.password).await;
         // An open transaction ends with its connection.
         drop(connection);
         granted
@@ -63,51 +67,56 @@ impl Store {
 enum Granted {
     Made,
     Refreshed,
-    TooMighty,
+    Theirs,
 }
 
-async fn grant(connection: &mut PgConnection, reader: &Reader) -> Result<Granted, Error> {
+async fn grant(
+    connection: &mut PgConnection,
+    user: &str,
+    password: &SecretString,
+) -> Result<Granted, Error> {
     // Instances that start together would change the same rows of the catalogue.
-    sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1, $2)")
-        .bind(LOCK_CLASS)
-        .bind(READER_LOCK)
-        .execute(&mut *connection)
-        .await?;
-    let is_mighty: Option<bool> = sqlx::query_scalar(
-        "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls
-                OR rolname IN (current_user, session_user)
-                OR EXISTS (SELECT FROM pg_class WHERE relowner = r.oid)
-                OR EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid)
-         FROM pg_roles r WHERE rolname = $1",
+    let begin = format!("BEGIN; {LOCK}");
+    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
+    // Roles are the cluster's, so ours are known by a comment with the name of the database.
+    let (database, schema, mark, found): (String, String, String, Option<String>) = sqlx::query_as(
+        "SELECT quote_ident(current_database()), quote_ident(current_schema()::text),
+                    quote_literal('Media3Watch, reads database ' || current_database()),
+                    (SELECT coalesce(quote_literal(shobj_description(oid, 'pg_authid')), '')
+                     FROM pg_roles WHERE rolname = $1)",
     )
-    .bind(&reader.user)
-    .fetch_optional(&mut *connection)
-    .await?;
-    if is_mighty == Some(true) {
-        return Ok(Granted::TooMighty);
-    }
-    let (database, schema): (String, String) = sqlx::query_as(
-        "SELECT quote_ident(current_database()), quote_ident(current_schema()::text)",
-    )
+    .bind(user)
     .fetch_one(&mut *connection)
     .await?;
-    let user = &reader.user;
-    // Roles take no parameters. The name is a plain one, and of the password only a verifier
-    // (RFC 5803) is sent, of base64, $ and colons: Postgres may write the statement to its log.
-    let verifier = scram_sha_256(reader.password.expose_secret().as_bytes());
-    let verb = if is_mighty.is_none() { "CREATE" } else { "ALTER" };
-    let sql = format!(
-        "{verb} ROLE {user} LOGIN NOINHERIT CONNECTION LIMIT 20 PASSWORD '{verifier}';
-         ALTER ROLE {user} SET default_transaction_read_only = on;
-         ALTER ROLE {user} SET statement_timeout = '15s';
-         ALTER ROLE {user} SET lock_timeout = '5s';
-         ALTER ROLE {user} SET idle_in_transaction_session_timeout = '15s';
-         GRANT CONNECT ON DATABASE {database} TO {user};
-         GRANT USAGE ON SCHEMA {schema} TO {user};
-         GRANT SELECT ON {READABLE} TO {user};
-         COMMIT"
-    );
+    let granted = match &found {
+        None => Granted::Made,
+        Some(found) if *found == mark => Granted::Refreshed,
+        Some(_) => Granted::Theirs,
+    };
+    let mut sql = String::new();
+    if !matches!(granted, Granted::Theirs) {
+        // Roles take no parameters. The name is a plain one, and of the password only a verifier
+        // (RFC 5803) is sent, of base64, $ and colons: Postgres may write the statement to its
+        // log.
+        let verifier = scram_sha_256(password.expose_secret().as_bytes());
+        let verb = if found.is_none() { "CREATE" } else { "ALTER" };
+        sql = format!(
+            r#"{verb} ROLE "{user}" LOGIN NOINHERIT CONNECTION LIMIT 20 PASSWORD '{verifier}';
+               COMMENT ON ROLE "{user}" IS {mark};
+               ALTER ROLE "{user}" RESET ALL;
+               ALTER ROLE "{user}" SET default_transaction_read_only = on;
+               ALTER ROLE "{user}" SET statement_timeout = '15s';
+               ALTER ROLE "{user}" SET lock_timeout = '5s';
+               ALTER ROLE "{user}" SET idle_in_transaction_session_timeout = '15s';
+               REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM "{user}";"#
+        );
+    }
+    sql.push_str(&format!(
+        r#"GRANT CONNECT ON DATABASE {database} TO "{user}";
+           GRANT USAGE ON SCHEMA {schema} TO "{user}";
+           GRANT SELECT ON {READABLE} TO "{user}";
+           COMMIT"#
+    ));
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
-    Ok(if is_mighty.is_none() { Granted::Made } else { Granted::Refreshed })
+    Ok(granted)
 }

@@ -124,12 +124,12 @@ impl Totals {
         #[expect(clippy::cast_sign_loss, reason = "batches have no negative size")]
         let batch_reports = batches.sum.round() as u64;
         Activity {
-            requests: self.requests - earlier.requests,
-            client_errors: self.client_errors - earlier.client_errors,
-            server_errors: self.server_errors - earlier.server_errors,
+            requests: self.requests.saturating_sub(earlier.requests),
+            client_errors: self.client_errors.saturating_sub(earlier.client_errors),
+            server_errors: self.server_errors.saturating_sub(earlier.server_errors),
             answers: self.answers.since(&earlier.answers).timing(),
             ingested: since(&self.ingested, &earlier.ingested),
-            limited: self.limited - earlier.limited,
+            limited: self.limited.saturating_sub(earlier.limited),
             rejected: since(&self.rejected, &earlier.rejected),
             failed: since(&self.failed, &earlier.failed),
             batches: batches.count,
@@ -171,8 +171,13 @@ impl Buckets {
         let before = earlier.cumulative.iter().copied().chain(std::iter::repeat(0));
         Self {
             upper: self.upper.clone(),
-            cumulative: self.cumulative.iter().zip(before).map(|(now, then)| now - then).collect(),
-            count: self.count - earlier.count,
+            cumulative: self
+                .cumulative
+                .iter()
+                .zip(before)
+                .map(|(now, then)| now.saturating_sub(then))
+                .collect(),
+            count: self.count.saturating_sub(earlier.count),
             sum: self.sum - earlier.sum,
         }
     }
@@ -214,7 +219,7 @@ fn add(counts: &mut BTreeMap<String, u64>, key: &str, count: u64) {
 fn since(now: &BTreeMap<String, u64>, earlier: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let mut counts = now.clone();
     for (key, count) in &mut counts {
-        *count -= earlier.get(key).copied().unwrap_or(0);
+        *count = count.saturating_sub(earlier.get(key).copied().unwrap_or(0));
     }
     counts.retain(|_, count| *count > 0);
     counts

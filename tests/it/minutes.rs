@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use media3watch::jobs::{Heart, run_retention};
+use media3watch::jobs::Heart;
 
+use crate::retention::run_retention;
 use crate::support::{Server, now_ms};
 
 #[tokio::test]
 async fn a_minute_says_what_happened_in_it() {
     let server = Server::start().await;
+    wait_for(&server, "SELECT count(*) FROM backend_minutes").await;
     let mut heart = Heart::new(&server.app);
     heart.beat(&server.app).await.expect("written");
     let report =
@@ -72,7 +74,7 @@ async fn runs_of_jobs_are_told_and_old_ones_forgotten() {
                  client_errors, server_errors, stored, updated, duplicate, stale, limited, rejected, failed,
                  batches, batch_reports, queue_reports, queue_bytes, pool_active, pool_idle, pool_max, database_bytes)
                SELECT now() - n * interval '1 day', 'old', '', now(), 60, 0, 0, 0, 0, 0, 0, 0, 0, '{}', '{}',
-                      0, 0, 0, 0, 0, 0, 0, 0 FROM generate_series(28, 33) AS n"#,
+                      0, 0, 0, 0, 0, 0, 0, 0 FROM generate_series(28.5, 33.5) AS n"#,
         )
         .await;
     assert!(run_retention(&server.app).await);
@@ -85,4 +87,16 @@ async fn runs_of_jobs_are_told_and_old_ones_forgotten() {
     assert_eq!(server.database.value(last).await.as_deref(), Some("retention|ok|t"));
     let detail = "SELECT count(*) FROM job_runs WHERE detail LIKE '%4 backend_minutes, 1 job_runs'";
     assert_eq!(server.database.number(detail).await, 1);
+}
+
+/// What happened after the last row is told at the end, when all reports have their outcome.
+#[tokio::test]
+async fn the_last_minute_is_told_too() {
+    let server = Server::start().await;
+    wait_for(&server, "SELECT count(*) FROM backend_minutes").await;
+    let database = server.database.clone();
+    let body = format!(r#"{{"sessionId":"s","timestamp":{}}}"#, now_ms());
+    assert_eq!(server.post(body).await.status, 200);
+    server.stop().await;
+    assert_eq!(database.number("SELECT sum(stored)::bigint FROM backend_minutes").await, 1);
 }

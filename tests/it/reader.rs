@@ -51,6 +51,8 @@ async fn grafana_reads_what_dashboards_show_and_nothing_else() {
         ("SELECT body FROM rejected_reports", forbidden),
         ("SELECT * FROM session_places", forbidden),
         ("SELECT * FROM _sqlx_migrations", forbidden),
+        // Who holds it keeps others from making partitions.
+        ("BEGIN; LOCK TABLE server_lock IN ACCESS SHARE MODE", forbidden),
         ("SELECT rolpassword FROM pg_authid", forbidden),
         ("DELETE FROM sessions", read_only),
         ("CREATE TABLE mine ()", read_only),
@@ -69,13 +71,11 @@ async fn the_password_is_the_one_of_the_last_start_and_is_not_in_any_log() {
     let cluster = tokio::task::spawn_blocking(Cluster::start).await.expect("a cluster");
     let database = Database::within(&cluster).await;
     cluster.ask_password("reader_login");
-    for sql in [
-        "ALTER SYSTEM SET log_statement = 'all'",
-        "ALTER SYSTEM SET log_min_messages = 'log'",
-        "SELECT pg_reload_conf()",
-    ] {
-        database.execute(sql).await;
+    // Of the database, which wins over the command line of the cluster.
+    for setting in ["log_statement = 'all'", "log_min_messages = 'log'"] {
+        database.execute(&format!("ALTER DATABASE {} SET {setting}", database.name())).await;
     }
+    database.execute("SELECT pg_reload_conf()").await;
     let login = |password: &str| {
         let options = database.options().username("reader_login").password(password);
         async move { try_as(&options, "SELECT current_user::text").await }
@@ -87,35 +87,41 @@ async fn the_password_is_the_one_of_the_last_start_and_is_not_in_any_log() {
         server.stop().await;
     }
     let log = cluster.log();
-    assert!(log.contains("reader_login"), "the statements were to be logged: {log}");
+    for part in ["CREATE ROLE \"reader_login\"", "ALTER ROLE \"reader_login\"", "SCRAM-SHA-256$"] {
+        assert!(log.contains(part), "no {part}: the statements were to be logged: {log}");
+    }
     assert!(!log.contains("canary"), "{log}");
 }
 
 #[tokio::test]
 async fn servers_that_start_together_make_one_role() {
-    let database = Database::new().await;
-    let starts = (0..3).map(|_| server(&database, "reader_once", "secret"));
-    for server in futures_util::future::join_all(starts).await {
-        server.stop().await;
-    }
+    let server = Server::start().await;
+    let reader = reader("reader_once");
+    let grants = (0..4).map(|_| server.app.store.grant_reader(&reader));
+    let granted = futures_util::future::join_all(grants).await;
+    assert_eq!(granted, [true; 4]);
     let roles = "SELECT count(*) FROM pg_roles WHERE rolname = 'reader_once' AND rolcanlogin";
-    assert_eq!(database.number(roles).await, 1);
+    assert_eq!(server.database.number(roles).await, 1);
 }
 
-/// A role with more rights, or the server's own, keeps what it has; so does the server.
+/// A role that this server did not make for this database keeps its password and settings:
+/// roles are the whole cluster's, and `grafana` may be one that Grafana keeps its own data with.
 #[tokio::test]
-async fn mighty_roles_are_left_alone() {
-    let database = Database::new().await;
-    database.execute("CREATE ROLE reader_mighty LOGIN CREATEDB PASSWORD 'theirs'").await;
-    let state = "SELECT string_agg(rolname || rolpassword || rolconnlimit, ',' ORDER BY rolname)
-                 FROM pg_authid WHERE rolname IN ('postgres', 'reader_mighty')";
-    let before = database.value(state).await;
-    for user in ["postgres", "reader_mighty"] {
-        let server = server(&database, user, "ours").await;
-        assert_eq!(server.get("/health").await.status, 200);
-        server.stop().await;
+async fn roles_of_others_are_let_in_and_left_alone() {
+    let (ours, theirs) = (Server::start().await, Server::start().await);
+    ours.database.execute("CREATE ROLE reader_foreign LOGIN CREATEDB PASSWORD 'theirs'").await;
+    assert!(theirs.app.store.grant_reader(&reader("reader_of_another")).await);
+    let state = "SELECT string_agg(concat_ws('|', rolname, rolpassword, rolconnlimit, setconfig), ',' ORDER BY rolname)
+                 FROM pg_authid LEFT JOIN pg_db_role_setting ON setrole = pg_authid.oid
+                 WHERE rolname IN ('postgres', 'reader_foreign', 'reader_of_another')";
+    let before = ours.database.value(state).await;
+    for user in ["postgres", "reader_foreign", "reader_of_another"] {
+        assert!(ours.app.store.grant_reader(&reader(user)).await);
+        let options = ours.database.options().username(user);
+        let read = try_as(&options, "SELECT count(*)::text FROM session_qoe").await;
+        assert_eq!(read.as_deref(), Ok("0"), "{user}");
     }
-    assert_eq!(database.value(state).await, before);
+    assert_eq!(ours.database.value(state).await, before);
 }
 
 /// An owner that may not create roles serves all the same.
@@ -126,21 +132,25 @@ async fn a_role_that_cannot_be_made_stops_nothing() {
         .execute(
             "CREATE ROLE plain_owner LOGIN;
              DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO plain_owner', current_database()); END $$;
-             GRANT CREATE, USAGE ON SCHEMA public TO plain_owner",
+             GRANT CREATE, USAGE ON SCHEMA public TO plain_owner WITH GRANT OPTION",
         )
         .await;
     let owned = Database { url: database.url.replace("postgres@", "plain_owner@") };
-    let server = server(&owned, "reader_never", "secret").await;
+    let server = server(&owned, "reader_by_hand", "secret").await;
     let body = format!(r#"{{"sessionId":"s","timestamp":{}}}"#, now_ms());
     assert_eq!(server.post(body).await.status, 200);
-    server.stop().await;
-    let roles = "SELECT count(*) FROM pg_roles WHERE rolname = 'reader_never'";
+    assert!(!server.app.store.grant_reader(&reader("reader_by_hand")).await);
+    let roles = "SELECT count(*) FROM pg_roles WHERE rolname = 'reader_by_hand'";
     assert_eq!(database.number(roles).await, 0);
-    // Made by hand, the role is given what it needs.
+    // Made by hand, the role is given what it needs, by the same owner.
     database.execute("CREATE ROLE reader_by_hand LOGIN").await;
-    let reader = Reader { user: "reader_by_hand".to_owned(), password: "secret".to_owned().into() };
-    let server = Server::start().await;
-    server.app.store.grant_reader(&reader).await;
-    let reader = server.database.options().username("reader_by_hand");
-    assert!(try_as(&reader, "SELECT count(*)::text FROM session_qoe").await.is_ok());
+    assert!(server.app.store.grant_reader(&reader("reader_by_hand")).await);
+    let read = database.options().username("reader_by_hand");
+    let read = try_as(&read, "SELECT count(*)::text FROM session_qoe").await;
+    assert_eq!(read.as_deref(), Ok("1"));
+    server.stop().await;
+}
+
+fn reader(user: &str) -> Reader {
+    Reader { user: user.to_owned(), password: "secret".to_owned().into() }
 }

@@ -15,7 +15,7 @@ const DAY_MS: i64 = 86_400_000;
 
 /// A run of retention that was not left to another: a server prunes at its start too, and
 /// may still be at it.
-async fn run_retention(app: &App) -> bool {
+pub async fn run_retention(app: &App) -> bool {
     const SKIPPED: &str = "job_runs_total{job=\"retention\",result=\"skipped\"}";
     let skipped = || {
         let text = app.metrics.render((0, 0, 0));

@@ -4,7 +4,7 @@ INSERT INTO sessions (
     rebuffer_time_ms, seek_time_ms, rebuffer_count, seek_count, quality_switch_count, error_count,
     rebuffer_ratio, avg_bitrate_kbps, dropped_frames, last_error_code, last_error_category,
     device_model, os_name, os_version, app_name, app_version, sdk_version, connection_type, payload)
-SELECT * FROM unnest($1::session_row[])
+SELECT * FROM pg_catalog.unnest($1::session_row[])
 ON CONFLICT (session_id, tenant_id, "timestamp") DO UPDATE SET
     reported_at = excluded.reported_at,
     received_at = excluded.received_at,

@@ -198,6 +198,10 @@ impl Database {
         Self { url: cluster.url(&name) }
     }
 
+    pub fn name(&self) -> &str {
+        self.url.rsplit('/').next().expect("a name")
+    }
+
     pub fn options(&self) -> PgConnectOptions {
         DatabaseUrl::parse(&self.url).expect("valid").options()
     }
