@@ -74,6 +74,10 @@ struct Export {
     #[arg(long, value_name = "URL")]
     db: Option<SecretString>,
 
+    /// Refuse a password in --db: the files are to be read by others than their owner
+    #[arg(long)]
+    no_password: bool,
+
     /// Make it the data source that Grafana suggests
     ///
     /// A Grafana in which another one is set as that does not start. [default: only without --db]
@@ -163,6 +167,11 @@ pub(super) fn run(args: Args, environment: &Environment<'_>) -> anyhow::Result<E
             return Ok(ExitCode::from(2));
         }
     };
+    if export.no_password && database.password.is_some() {
+        let instead = "leave the password out, and give it to Grafana as GRAFANA_DB_PASSWORD";
+        super::complain(&format!("--db: expected a URL without a password: {instead}"));
+        return Ok(ExitCode::from(2));
+    }
     let dir = &export.dir;
     let absolute = std::path::absolute(dir).with_context(|| dir.display().to_string())?;
     let own_path = absolute.join("dashboards").display().to_string();
@@ -245,8 +254,9 @@ Next:
     if password.is_some() {
         eprintln!(
             "  2. The password is in provisioning/datasources/media3watch.yaml, which only its owner
-     may read. Make the user that Grafana runs as its owner:
-         chown grafana: /etc/grafana/provisioning/datasources/media3watch.yaml"
+     may read. Make the user that Grafana runs as its owner, and keep it so:
+         chown grafana: /etc/grafana/provisioning/datasources/media3watch.yaml
+         chmod 600 /etc/grafana/provisioning/datasources/media3watch.yaml"
         );
     } else {
         eprintln!(

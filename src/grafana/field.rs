@@ -127,17 +127,32 @@ fn custom_name(name: &str) -> &'static str {
 
 /// Where a click on a value leads.
 fn target(link: Link) -> Value {
-    let session = "/d/m3w-session/x?var-session_id=${__data.fields.session_id:percentencode}\
-                   &var-tenant=${__data.fields.tenant:percentencode}\
-                   &from=${__data.fields.from_ms.numeric}&to=${__data.fields.to_ms.numeric}";
+    const VALUE: &str = "${__value.raw:percentencode}";
+    let filters = head::filters_but("tenant");
+    let session = format!(
+        "/d/m3w-session/x?var-session_id=${{__data.fields.session_id:percentencode}}\
+         &var-tenant=${{__data.fields.tenant:percentencode}}{filters}\
+         &from=${{__data.fields.from_ms.numeric}}&to=${{__data.fields.to_ms.numeric}}"
+    );
+    // Session Explorer reads `device = Pixel 8`.
+    let search = |dimension: &str| {
+        let url = head::here("m3w-explorer", "search", &format!("{dimension}%20%3D%20{VALUE}"));
+        ("Sessions with this value", url)
+    };
     let (title, url) = match link {
-        Link::Session => ("Open session", session.to_owned()),
-        Link::Zoom => ("Set the time range to this session", session.to_owned()),
-        Link::Content => ("Overview of this content", head::here("m3w-overview", "content_id")),
-        Link::StreamType => {
-            ("Overview of this stream type", head::here("m3w-overview", "stream_type"))
+        Link::Session => ("Open session", session),
+        Link::Zoom => ("Set the time range to this session", session),
+        Link::Content => {
+            ("Overview of this content", head::here("m3w-overview", "content_id", VALUE))
         }
-        Link::Search => ("Sessions with this value", head::here("m3w-explorer", "search")),
+        Link::StreamType => {
+            ("Overview of this stream type", head::here("m3w-overview", "stream_type", VALUE))
+        }
+        Link::SearchRow => search("${__data.fields.dimension:percentencode}"),
+        Link::SearchChosen => search("${dimension:percentencode}"),
+        Link::SearchCategory => search("error%20category"),
+        Link::SearchCode => search("error%20code"),
+        Link::SearchSdk => search("SDK%20version"),
     };
     json!({"title": title, "url": url, "targetBlank": false})
 }

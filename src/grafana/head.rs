@@ -12,7 +12,8 @@ pub(super) fn database() -> Value {
     json!({"type": DATABASE_TYPE, "uid": DATABASE_UID})
 }
 
-/// The filters, then what is the dashboard's own.
+/// The filters, then what is the dashboard's own, then filters that do nothing here and are
+/// taken along out of sight, so that links lead back with them.
 pub(super) fn variables(filters: Filters, own: &[Variable]) -> Value {
     let count = match filters {
         Filters::All => FILTERS.len(),
@@ -20,7 +21,13 @@ pub(super) fn variables(filters: Filters, own: &[Variable]) -> Value {
         Filters::None => 0,
     };
     let filters = FILTERS[..count].iter().copied().map(filter);
-    json!({"list": filters.chain(own.iter().map(variable)).collect::<Vec<_>>()})
+    let hidden = FILTERS[count..].iter().copied().map(|column| {
+        let mut hidden = filter(column);
+        hidden["hide"] = 2.into();
+        hidden
+    });
+    let list: Vec<_> = filters.chain(own.iter().map(variable)).chain(hidden).collect();
+    json!({"list": list})
 }
 
 fn filter((name, column): (&str, &str)) -> Value {
@@ -83,15 +90,16 @@ pub(super) fn links() -> Value {
     }])
 }
 
-/// The address of a dashboard with this one's time and filters, and the value that was clicked
-/// in `variable`.
-pub(super) fn here(uid: &str, variable: &str) -> String {
-    let filters = FILTERS.iter().map(|(name, _)| name).filter(|name| **name != variable);
-    let filters: Vec<String> = filters.map(|name| format!("&${{{name}:queryparam}}")).collect();
-    let filters = filters.concat();
-    format!(
-        "/d/{uid}/x?${{__url_time_range}}{filters}&var-{variable}=${{__value.raw:percentencode}}"
-    )
+/// The address of a dashboard with this one's time and filters, and `value` in `variable`.
+pub(super) fn here(uid: &str, variable: &str, value: &str) -> String {
+    let filters = filters_but(variable);
+    format!("/d/{uid}/x?${{__url_time_range}}{filters}&var-{variable}={value}")
+}
+
+/// The filters as they are, but for one, for an address.
+pub(super) fn filters_but(variable: &str) -> String {
+    let names = FILTERS.iter().map(|(name, _)| *name).filter(|name| *name != variable);
+    names.flat_map(|name| ["&${", name, ":queryparam}"]).collect()
 }
 
 /// A new version or a restart explains many a step in a line.

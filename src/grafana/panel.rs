@@ -80,7 +80,8 @@ fn transformations(panel: &Panel) -> Value {
     }
     let mut names = panel.show.clone();
     if panel.kind == Kind::Timeseries {
-        names.insert(0, "time".to_owned());
+        // Grafana's data source calls the column `time` so; names are compared as written.
+        names.insert(0, "Time".to_owned());
     }
     json!([{"id": "filterFieldsByName", "options": {"include": {"names": names}}}])
 }

@@ -229,8 +229,13 @@ pub(super) enum Link {
     Content,
     /// The overview of this stream type alone.
     StreamType,
-    /// The sessions that have this value.
-    Search,
+    /// The sessions that have this value in the dimension that the row names.
+    SearchRow,
+    /// In the dimension that is chosen above.
+    SearchChosen,
+    SearchCategory,
+    SearchCode,
+    SearchSdk,
     /// The time of the session on this page.
     Zoom,
 }

@@ -40,7 +40,8 @@ const FOUND: &str = "\
   AND (${search:sqlstring} = '' OR starts_with(session_id, ${search:sqlstring})
        OR strpos(lower(content_id), lower(${search:sqlstring})) > 0
        OR ${search:sqlstring} IN (stream_type, app_version, sdk_version, device_model, os_version,
-                                  connection_type, last_error_category, last_error_code))";
+                                  connection_type, last_error_category, last_error_code)
+       OR {{named}})";
 
 /// Seconds since 1970 as float8, for `$__unixEpochGroupAlias`: what `$__timeGroupAlias` writes is
 /// numeric, and takes twice as long.
@@ -66,6 +67,21 @@ fn dimension() -> String {
          WHEN 'error category' THEN CASE WHEN failed THEN last_error_category ELSE 'no error' END \
          END, '{NONE}')",
         cases.concat()
+    )
+}
+
+/// Whether a session has the value that was searched by name, as in `device = Pixel 8`. Without
+/// a name, the planner leaves all of it out.
+fn named() -> String {
+    let errors = [
+        ("error category", "CASE WHEN failed THEN last_error_category ELSE 'no error' END"),
+        ("error code", "CASE WHEN failed THEN last_error_code ELSE 'no error' END"),
+    ];
+    let names = DIMENSIONS.iter().chain(&errors);
+    let names = names.map(|(name, column)| format!("'{name} = ' || coalesce({column}, '{NONE}')"));
+    let names = names.collect::<Vec<_>>().join(",\n         ");
+    format!(
+        "strpos(${{search:sqlstring}}, ' = ') > 0 AND ${{search:sqlstring}} IN (\n         {names})"
     )
 }
 
@@ -107,7 +123,7 @@ fn placeholders(filters: Filters) -> [(&'static str, String); 14] {
         ("{{none}}", format!("'{NONE}'")),
         ("{{outcome}}", OUTCOME.to_owned()),
         ("{{epoch}}", EPOCH.to_owned()),
-        ("{{found}}", FOUND.to_owned()),
+        ("{{found}}", FOUND.replace("{{named}}", &named())),
         ("{{dimension}}", dimension()),
         ("{{dimensions}}", dimensions()),
         ("{{around}}", AROUND.to_owned()),

@@ -106,6 +106,7 @@ async fn grant(
                ALTER ROLE "{user}" RESET ALL;
                ALTER ROLE "{user}" SET default_transaction_read_only = on;
                ALTER ROLE "{user}" SET statement_timeout = '15s';
+               ALTER ROLE "{user}" SET search_path = {schema};
                ALTER ROLE "{user}" SET lock_timeout = '5s';
                ALTER ROLE "{user}" SET idle_in_transaction_session_timeout = '15s';
                REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM "{user}";"#

@@ -50,7 +50,8 @@ WITH heard AS (
 )";
 
 /// Windows back from now in which no session began although on average 10 did, in the same
-/// hours of the 7 days before. By our own clock; a session that arrived a day after it began was
+/// hours of the 7 days before: on 5 of these days at least, so that one great evening is not
+/// taken for a habit, and a week ago too, so that a weekend is not missed. By our own clock; a session that arrived a day after it began was
 /// imported.
 const QUIET: &str = "\
 WITH hourly AS (
@@ -66,7 +67,8 @@ WITH hourly AS (
          sum(sessions) FILTER (WHERE hour >= 24 AND hour < 192 AND hour % 24 < hours) / 7 AS usual,
          coalesce(sum(sessions) FILTER (WHERE hour < hours), 0) = 0
            AND sum(sessions) FILTER (WHERE hour >= 24 AND hour < 192 AND hour % 24 < hours) >= 70
-           AND count(DISTINCT hour / 24) FILTER (WHERE hour >= 24 AND hour < 192) >= 5 AS is_quiet
+           AND count(DISTINCT hour / 24) FILTER (WHERE hour >= 24 AND hour < 192 AND hour % 24 < hours) >= 5
+           AND sum(sessions) FILTER (WHERE hour >= 168 AND hour < 168 + hours) > 0 AS is_quiet
   FROM hourly CROSS JOIN (VALUES (1), (2), (4), (8), (24)) AS windows (hours)
   GROUP BY hours
 )";
@@ -246,8 +248,16 @@ impl Rule {
             .replace("{value}", &number("B", "%.0f"))
             .replace("{hit}", &number("E", "%.0f"))
             .replace("{all}", &number("G", "%.0f"));
+        // An alert that ends is told with the numbers of its end. With a point: Go does not
+        // compare a float with a whole number.
+        let (over, compare) = (
+            "It is over, or there is too little data by now to tell.",
+            if self.below { "lt" } else { "gt" },
+        );
+        let limit = self.limit();
         format!(
-            "{{{{ if $values.B }}}}{says}{{{{ else }}}}It is over, or there is too little data by now to tell.{{{{ end }}}}"
+            "{{{{ if $values.B }}}}{{{{ if {compare} $values.B.Value {limit:?} }}}}{says}{{{{ else }}}}\
+             {over}{{{{ end }}}}{{{{ else }}}}{over}{{{{ end }}}}"
         )
     }
 

@@ -125,7 +125,12 @@ fn a_password_goes_into_a_file_for_its_owner_alone_and_nowhere_else() {
     assert!(yaml.contains(r#"password: "se$$cret\"'\\: ""#), "{yaml}");
     assert!(yaml.contains("sslmode: require"), "the default elsewhere");
     assert_eq!(mode(&file), 0o600);
-    for printed in [&done.stdout, &done.stderr] {
+    // Where others must read the files, as in compose, it is refused.
+    let (_dir, path) = directory();
+    let refused = export(&[&path, "--db", url, "--no-password"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(!Path::new(&path).join(DATASOURCE).exists());
+    for printed in [&done.stdout, &done.stderr, &refused.stdout, &refused.stderr] {
         assert!(!text(printed).contains("cret"), "{}", text(printed));
     }
 }

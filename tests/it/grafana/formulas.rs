@@ -315,3 +315,23 @@ async fn a_session_without_a_timeline_says_so() {
     );
     assert!(rows(&database, "m3w-session, State", 1, &[("session_id", "C")]).await.is_empty());
 }
+
+/// A click on a value, also on one that was not reported, opens just the sessions that were
+/// counted for it.
+#[tokio::test]
+async fn what_is_clicked_is_what_was_counted() {
+    let database = database().await;
+    let mut clicked = 0;
+    for dimension in ["stream type", "SDK version", "content", "connection", "error category"] {
+        let worst = "m3w-breakdown, Worst first, by ${dimension}";
+        for row in rows(&database, worst, 1, &[("dimension", dimension)]).await {
+            let search = format!("{dimension} = {}", row["value"].as_str().expect("text"));
+            let chosen = [("outcome", "all"), ("search", search.as_str())];
+            let found = rows(&database, "m3w-explorer, Sessions found", 1, &chosen).await;
+            assert_eq!(found[0]["found"], row["sessions"], "{search}");
+            clicked += 1;
+        }
+    }
+    // VOD, LIVE, none; two SDKs; one content; no connection; no error, and one of no category.
+    assert_eq!(clicked, 3 + 2 + 1 + 1 + 2);
+}

@@ -92,8 +92,46 @@ async fn silence_of_a_dead_backend_is_one_alert() {
     hourly(&server, 480, 8, 1).await;
     let database = server.database.clone();
     server.stop().await;
-    database.execute("UPDATE backend_minutes SET \"time\" = now() - interval '1 hour'").await;
+    database.execute("UPDATE backend_minutes SET \"time\" = \"time\" - interval '1 hour'").await;
     assert_eq!(firing(&database, NOW_MS).await, set(["m3w-backend-silent"]));
+}
+
+/// An app for working days, and one with one great evening: nobody expects sessions on Saturday,
+/// or every night.
+#[tokio::test]
+async fn a_free_day_and_the_day_after_an_event_are_no_silence() {
+    const DAY_MS: i64 = 24 * HOUR_MS;
+    // 2026-11-21T00:00:00Z, a Saturday.
+    let saturday = NOW_MS - NOW_MS.rem_euclid(DAY_MS) + 3 * DAY_MS;
+    let put = async |server: &Server, of: u32, at: i64| {
+        let made = Made { of, bad: 0, trouble: ERROR, heard_ms: at, received_ms: at };
+        made.insert(&server.database).await;
+    };
+    let living = "generate_series(now(), now(), '1 s')";
+
+    let office = Server::at(NOW_MS).await;
+    for day in (-9..0).filter(|day| !matches!(day, -7 | -6)) {
+        for hour in 8..18 {
+            put(&office, 20, saturday + day * DAY_MS + hour * HOUR_MS + MINUTE_MS).await;
+        }
+    }
+    minutes(&office.database, living, 1, 0).await;
+    for (day, hour, expected) in [(0, 9, false), (0, 14, false), (1, 11, false), (2, 17, true)] {
+        let now = saturday + day * DAY_MS + hour * HOUR_MS + 30 * MINUTE_MS;
+        let found = fires("m3w-no-sessions", &office.database, now).await;
+        assert_eq!(found, expected, "day {day}, {hour}:30");
+    }
+
+    let event = Server::at(NOW_MS).await;
+    for day in -9..6 {
+        put(&event, 1, saturday + day * DAY_MS + 9 * HOUR_MS).await;
+    }
+    put(&event, 300, saturday + 20 * HOUR_MS).await;
+    minutes(&event.database, living, 1, 0).await;
+    for day in 1..6 {
+        let now = saturday + day * DAY_MS + 21 * HOUR_MS;
+        assert!(!fires("m3w-no-sessions", &event.database, now).await, "{day} days after");
+    }
 }
 
 #[tokio::test]
