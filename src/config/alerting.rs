@@ -50,23 +50,16 @@ pub fn alerting(environment: &Environment<'_>) -> Result<Alerting, ConfigError> 
     let mut problems = Vec::new();
     let mut channels = Channels::default();
     for channel in Channel::ALL {
-        let mut is_set_up = true;
+        let is_set = |name: &&&str| environment.get(name).is_some();
+        let Some(set) = channel.variables().iter().find(is_set) else { continue };
         for name in channel.variables() {
-            match value(environment, name, &mut problems) {
-                Some(value) => check(channel, name, &value, &mut problems),
-                None => is_set_up = false,
+            if environment.get(name).is_none() {
+                problems.push(problem(name, "unset", &format!("a value, since {set} has one")));
+            } else if let Some(value) = value(environment, name, &mut problems) {
+                check(channel, name, &value, &mut problems);
             }
         }
-        if is_set_up {
-            channels.channels.insert(channel);
-        }
-    }
-    for (one, other) in
-        [("TELEGRAM_BOT_TOKEN", "TELEGRAM_CHAT_ID"), ("TELEGRAM_CHAT_ID", "TELEGRAM_BOT_TOKEN")]
-    {
-        if environment.get(one).is_none() && environment.get(other).is_some() {
-            problems.push(problem(one, "unset", &format!("a value, since {other} has one")));
-        }
+        channels.channels.insert(channel);
     }
     if let Some(url) = value(environment, "NTFY_URL", &mut Vec::new()) {
         channels.ntfy_suffix = ntfy_suffix(&url);

@@ -97,3 +97,8 @@ pub fn files(options: &Options) -> Vec<File> {
 fn literal(text: &str) -> String {
     serde_json::Value::from(text.replace('$', "$$")).to_string()
 }
+
+/// A text without its line breaks.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

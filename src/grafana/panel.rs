@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::datasource::PROMETHEUS_UID;
 use super::source::{Draw, Filters, Kind, Panel};
-use super::{dashboard, field, head, sql};
+use super::{dashboard, field, head, one_line, sql};
 
 /// Points of a line where the dashboard does not say: half an hour each in a day, three hours
 /// in a week.
@@ -32,7 +32,6 @@ pub(super) fn json(panel: &Panel, filters: Filters, place: &Value) -> Value {
 
 /// Markdown behind the panel's (i).
 fn description(panel: &Panel) -> String {
-    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let (shows, formula, act) =
         (one_line(&panel.shows), one_line(&panel.formula), one_line(&panel.act));
     format!("{shows}\n\n**Formula:** {formula}\n\n**When it is bad:** {act}")

@@ -1,5 +1,6 @@
 //! The panels and their formulas as Markdown, for docs/grafana.md.
 
+use super::one_line;
 use super::source::{self, Panel};
 
 /// A section for each dashboard: its question, and a table of its panels.
@@ -7,7 +8,6 @@ use super::source::{self, Panel};
 pub fn reference() -> String {
     let mut text = String::new();
     for (name, dashboard) in source::dashboards() {
-        let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         text += &format!("\n### {}\n\n", dashboard.title);
         text += &format!(
             "`{name}.json`, uid `{}`. {}\n\n",

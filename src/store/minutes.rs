@@ -3,7 +3,6 @@
 use serde_json::json;
 use sqlx::types::Json;
 
-use super::connect::Lease;
 use super::types::PgTime;
 use super::{Error, RECORD_TIMEOUT, Store};
 use crate::report::UnixMs;
@@ -77,13 +76,7 @@ impl Store {
             .bind(i64::from(max))
             .bind(activity.memory_bytes)
             .bind(activity.cpu_seconds);
-        let record = async {
-            let mut lease = Lease::take(&self.pool).await?;
-            insert.execute(&mut *lease).await?;
-            lease.finish();
-            Ok(())
-        };
-        self.within(RECORD_TIMEOUT, "record", record).await
+        self.execute(RECORD_TIMEOUT, "record", insert).await.map(drop)
     }
 
     /// Adds a row to `job_runs`.
@@ -101,13 +94,7 @@ impl Store {
         .bind(PgTime::from(run.finished_at))
         .bind(run.result)
         .bind(run.detail);
-        let record = async {
-            let mut lease = Lease::take(&self.pool).await?;
-            insert.execute(&mut *lease).await?;
-            lease.finish();
-            Ok(())
-        };
-        self.within(RECORD_TIMEOUT, "record", record).await
+        self.execute(RECORD_TIMEOUT, "record", insert).await.map(drop)
     }
 }
 

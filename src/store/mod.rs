@@ -19,8 +19,9 @@ mod upsert;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::{PgConnectOptions, PgPool};
-use sqlx::{ConnectOptions, PgConnection};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool};
+use sqlx::query::Query;
+use sqlx::{ConnectOptions, PgConnection, Postgres};
 
 pub use connect::PoolSize;
 pub use error::{Cause, Error};
@@ -99,13 +100,7 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] when it does not.
     pub async fn ping(&self, limit: Duration) -> Result<(), Error> {
-        let ping = async {
-            let mut lease = Lease::take(&self.pool).await?;
-            sqlx::query("SELECT 1").execute(&mut *lease).await?;
-            lease.finish();
-            Ok(())
-        };
-        self.within(limit, "ping", ping).await
+        self.execute(limit, "ping", sqlx::query("SELECT 1")).await.map(drop)
     }
 
     /// One session with its payload and timeline, as the text of a JSON object.
@@ -151,6 +146,22 @@ impl Store {
     /// Closes all connections; calls that are under way end first.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+
+    /// Runs one statement on a connection of the pool, as [`Store::within`]: the rows touched.
+    async fn execute(
+        &self,
+        limit: Duration,
+        name: &'static str,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<u64, Error> {
+        let work = async {
+            let mut lease = Lease::take(&self.pool).await?;
+            let touched = query.execute(&mut *lease).await?.rows_affected();
+            lease.finish();
+            Ok(touched)
+        };
+        self.within(limit, name, work).await
     }
 
     /// Runs `work` for `limit` at most, measured under a name that is a label value of

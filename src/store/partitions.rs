@@ -88,7 +88,7 @@ impl Store {
             let mut lease = Lease::take(&self.pool).await?;
             // The month before too: around midnight of the first, sessions of both arrive.
             for ahead in -1..=MONTHS_AHEAD {
-                self.make_partition(&mut lease, this_month.plus(ahead)).await?;
+                self.ensure_partition(&mut lease, this_month.plus(ahead)).await?;
             }
             lease.finish();
             Ok(())

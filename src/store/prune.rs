@@ -192,10 +192,10 @@ async fn drop_months(
     }
     for (month, partitions) in months {
         // The sessions' partition is locked before the timeline's, as writers do, and for less
-        // than Postgres' deadlock_timeout. Most places went with the edge, day by day. Dropping comes last: it needs the whole
-        // table for a moment, and writers behind us must not wait long for a slow reader
-        // before us, so we give up soon and leave it to the next run. A late report that is
-        // being written meanwhile is waited for, and dropped with the month.
+        // than Postgres' deadlock_timeout. Most places went with the edge, day by day. Dropping
+        // comes last: it needs the whole table for a moment, and writers behind us must not wait
+        // long for a slow reader before us, so we give up soon and leave it to the next run. A
+        // late report that is being written meanwhile is waited for, and dropped with the month.
         sqlx::raw_sql("BEGIN; SET LOCAL lock_timeout = '800ms'").execute(&mut *connection).await?;
         let places = sqlx::query(r#"DELETE FROM session_places WHERE "timestamp" < $1"#)
             .bind(PgTime::from(month.end()))

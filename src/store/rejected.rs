@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::connect::Lease;
 use super::types::PgTime;
 use super::{Error, Store};
 use crate::auth::Tenant;
@@ -53,13 +52,7 @@ impl Store {
         .bind(column(bodies, |body| &body.rejection.field))
         .bind(column(bodies, |body| &body.rejection.detail))
         .bind(bodies.iter().map(|body| &body.body[..]).collect::<Vec<_>>());
-        let keep = async {
-            let mut lease = Lease::take(&self.pool).await?;
-            insert.execute(&mut *lease).await?;
-            lease.finish();
-            Ok(())
-        };
-        self.within(limit, "keep_rejected", keep).await
+        self.execute(limit, "keep_rejected", insert).await.map(drop)
     }
 
     /// Deletes a tenant's oldest refused bodies beyond the bound.
@@ -80,12 +73,6 @@ impl Store {
         .bind(tenant.as_str())
         .bind(MAX_ROWS)
         .bind(MAX_BYTES);
-        let trim = async {
-            let mut lease = Lease::take(&self.pool).await?;
-            let trimmed = delete.execute(&mut *lease).await?.rows_affected();
-            lease.finish();
-            Ok(trimmed)
-        };
-        self.within(TRIM_TIMEOUT, "trim_rejected", trim).await
+        self.execute(TRIM_TIMEOUT, "trim_rejected", delete).await
     }
 }

@@ -38,8 +38,8 @@ pub(super) struct SessionWrite<'a> {
 
 impl SessionWrite<'_> {
     /// What tells the row from others in an answer of Postgres.
-    pub(super) fn key(&self) -> (String, String) {
-        (self.received.report.session_id.clone(), self.received.tenant.as_str().to_owned())
+    fn key(&self) -> (&str, &str) {
+        (&self.received.report.session_id, self.received.tenant.as_str())
     }
 }
 
@@ -180,19 +180,25 @@ impl PgHasArrayType for TimelineRow<'_> {
     }
 }
 
-/// Writes the rows and returns, by (session, tenant), the report count of those that were
-/// applied.
+/// Writes the rows and returns, row by row, the report count of those that were applied.
 pub(super) async fn upsert_rows(
     connection: &mut PgConnection,
     writes: &[SessionWrite<'_>],
-) -> Result<HashMap<(String, String), i32>, Error> {
+) -> Result<Vec<Option<i32>>, Error> {
+    let mut counts = vec![None; writes.len()];
     if writes.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(counts);
     }
     let rows: Vec<SessionRow<'_>> = writes.iter().map(SessionRow::from).collect();
     let query = sqlx::query(include_str!("sql/upsert_sessions.sql")).bind(rows);
-    let rows = query.fetch_all(connection).await?;
-    rows.iter().map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?))).collect()
+    let index: HashMap<(&str, &str), usize> =
+        writes.iter().enumerate().map(|(index, write)| (write.key(), index)).collect();
+    for row in &query.fetch_all(connection).await? {
+        let key = (row.try_get(0)?, row.try_get(1)?);
+        let index = *index.get(&key).expect("Postgres answers with rows of this batch");
+        counts[index] = Some(row.try_get(2)?);
+    }
+    Ok(counts)
 }
 
 /// Adds the timeline entries of all reports, old ones included; the first one sent for an

@@ -154,11 +154,11 @@ async fn apply(
 
     let mut refused = Vec::new();
     let mut lost = Vec::new();
-    for row in &rows {
-        match counts.get(&row.key()) {
+    for (row, count) in rows.iter().zip(counts) {
+        match count {
             None => refused.push(row.group),
-            Some(&count) if row.settled.is_new => debug_assert!(count >= row.applied),
-            Some(&count) if count == row.applied => lost.push(row),
+            Some(count) if row.settled.is_new => debug_assert!(count >= row.applied),
+            Some(count) if count == row.applied => lost.push(row),
             Some(_) if several => {}
             Some(_) => outcomes[row.group.reports[0]] = Applied::Updated,
         }
