@@ -1,9 +1,11 @@
 //! The command `media3watch`: parses the command line and hands over.
 
+use std::num::NonZero;
 use std::process::ExitCode;
 
 use clap::Parser;
 use media3watch::cli::Cli;
+use tokio::runtime::{Builder, Runtime};
 
 /// Better than the system's under many threads, above all musl's in the container.
 #[global_allocator]
@@ -11,12 +13,20 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     keep_pages_small();
-    run()
+    let runtime = runtime().expect("a system that can start threads");
+    runtime.block_on(Cli::parse().run())
 }
 
-#[tokio::main]
-async fn run() -> ExitCode {
-    Cli::parse().run().await
+/// Half of the processors, for Postgres is usually on the same machine and needs more than we
+/// do: threads that wake each other for one report take a fifth of our time (docs/performance.md).
+/// The runtime's own variable still counts.
+fn runtime() -> std::io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        builder.worker_threads(processors.div_ceil(2));
+    }
+    builder.enable_all().build()
 }
 
 /// The allocator asks for huge pages, and a few small objects in each of them make 20 MB out of

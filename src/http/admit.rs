@@ -3,34 +3,37 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::Error;
 use super::observe::Seen;
 use crate::app::App;
-use crate::auth::Scope;
+use crate::auth::{Caller, Scope};
 use crate::limit::Decision;
 
 const API_KEY: &str = "x-api-key";
 
-/// Lets a request through with its [`crate::auth::Caller`] as an extension.
-pub(super) async fn admit(
-    State((app, scope)): State<(Arc<App>, Scope)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// Lets a request through to `answer`, with who sent it.
+pub(super) async fn admit<F>(
+    app: &Arc<App>,
+    scope: Scope,
+    request: Request,
+    answer: impl FnOnce(Caller, Request) -> F,
+) -> Response
+where
+    F: Future<Output = Result<Response, Error>>,
+{
     let presented = request.headers().get(API_KEY).map(HeaderValue::as_bytes);
     let presented = presented.filter(|key| !key.is_empty());
     let Some(caller) = presented.and_then(|key| app.keys.authenticate(key)).cloned() else {
-        count(&app, scope, "INVALID_API_KEY");
+        count(app, scope, "INVALID_API_KEY");
         return Error::InvalidApiKey.into_response();
     };
     let seen = Seen { tenant: caller.tenant.clone() };
     if !caller.may(scope) {
-        count(&app, scope, "FORBIDDEN");
+        count(app, scope, "FORBIDDEN");
         let mut response = Error::Forbidden(scope).into_response();
         response.extensions_mut().insert(seen);
         return response;
@@ -40,8 +43,7 @@ pub(super) async fn admit(
         app.metrics.rate_limited(&caller.tenant);
         Error::Limited(wait).into_response()
     } else {
-        request.extensions_mut().insert(caller);
-        next.run(request).await
+        answer(caller, request).await.into_response()
     };
     response.extensions_mut().insert(seen);
     tell_limit(response.headers_mut(), decision);

@@ -4,57 +4,62 @@
 //! HTTP/2 has no timeout at all, so the clock is ours: it sees bytes coming in and requests
 //! beginning and ending.
 
+use std::convert::Infallible;
 use std::io::Result as IoResult;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::Version;
 use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::Watcher;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tower::{ServiceExt, service_fn};
 
+use super::observe::observe;
+use crate::app::App;
 use crate::limit::Limits;
 
 /// Serves one connection to its end.
 pub(super) async fn serve(
     http: &Builder<TokioExecutor>,
     stream: TcpStream,
+    app: Arc<App>,
     router: Router,
-    limits: Limits,
     watcher: Watcher,
 ) {
-    let activity = Activity::default();
+    let limits = app.limits;
+    let activity = Activity::new(limits);
     let io = TokioIo::new(Watched { stream, activity: activity.clone() });
     let seen = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let guard = seen.begin(request.version());
-        let answer = router.clone().oneshot(request);
+        let answer = observe(Arc::clone(&app), router.clone(), request.map(Body::new));
         async move {
             let _guard = guard;
-            answer.await
+            Ok::<_, Infallible>(answer.await)
         }
     });
-    let connection = http.serve_connection(io, TowerToHyperService::new(service)).into_owned();
+    let connection = http.serve_connection(io, service).into_owned();
     let mut connection = pin!(watcher.watch(connection));
     loop {
-        let deadline = activity.deadline(limits);
+        let deadline = activity.arm(limits);
         tokio::select! {
             // Broken connections are the clients' affair.
             _ = &mut connection => return,
             // Less time is left than when we went to sleep.
-            () = activity.0.head_begun.notified() => {}
+            () = activity.0.sooner.notified() => {}
             () = tokio::time::sleep_until(deadline) => {
-                if activity.deadline(limits) <= Instant::now() {
+                if activity.arm(limits) <= Instant::now() {
                     return;
                 }
             }
@@ -68,7 +73,8 @@ struct Activity(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    head_begun: Notify,
+    sooner: Notify,
+    head: Duration,
 }
 
 struct State {
@@ -77,18 +83,25 @@ struct State {
     head_since: Option<Instant>,
     idle_since: Instant,
     is_http2: bool,
-}
-
-impl Default for Activity {
-    fn default() -> Self {
-        let now = Instant::now();
-        // A new connection owes us a request.
-        let state = State { requests: 0, head_since: Some(now), idle_since: now, is_http2: false };
-        Self(Arc::new(Shared { state: Mutex::new(state), head_begun: Notify::new() }))
-    }
+    /// When the clock will look again.
+    armed: Instant,
 }
 
 impl Activity {
+    fn new(limits: Limits) -> Self {
+        let now = Instant::now();
+        let state = State {
+            requests: 0,
+            // A new connection owes us a request.
+            head_since: Some(now),
+            idle_since: now,
+            is_http2: false,
+            armed: now,
+        };
+        let (sooner, head) = (Notify::new(), limits.head);
+        Self(Arc::new(Shared { state: Mutex::new(state), sooner, head }))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,8 +110,12 @@ impl Activity {
         let mut state = self.state();
         // On HTTP/2 bytes may be pings: there, only idleness counts.
         if state.requests == 0 && !state.is_http2 && state.head_since.is_none() {
-            state.head_since = Some(Instant::now());
-            self.0.head_begun.notify_one();
+            let now = Instant::now();
+            state.head_since = Some(now);
+            // On a busy connection the clock looks soon enough, and is let sleep.
+            if state.armed > now + self.0.head {
+                self.0.sooner.notify_one();
+            }
         }
     }
 
@@ -111,15 +128,16 @@ impl Activity {
         Ending(self.clone())
     }
 
-    /// When the connection is to be ended if nothing happens. Bodies and handlers have
-    /// deadlines of their own.
-    fn deadline(&self, limits: Limits) -> Instant {
-        let state = self.state();
-        match state.head_since {
+    /// When the clock has to look again: the connection is to be ended then if nothing has
+    /// happened. Bodies and handlers have deadlines of their own.
+    fn arm(&self, limits: Limits) -> Instant {
+        let mut state = self.state();
+        state.armed = match state.head_since {
             _ if state.requests > 0 => Instant::now() + limits.head,
             Some(since) => since + limits.head,
             None => state.idle_since + limits.idle,
-        }
+        };
+        state.armed
     }
 }
 

@@ -10,6 +10,7 @@ mod body;
 mod connection;
 mod decode;
 mod error;
+mod finish;
 mod observe;
 mod openapi;
 mod server;
@@ -19,7 +20,6 @@ mod status;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 pub use error::Error;
@@ -27,18 +27,22 @@ pub use openapi::document as openapi_document;
 pub use server::serve;
 
 use crate::app::App;
-use crate::auth::Scope;
 
 /// Largest batch request in bytes, before and after decompression.
 pub const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Most reports in a batch request.
 pub const MAX_BATCH_REPORTS: usize = 1_000;
 
+/// What the paths of single sessions begin with.
+const SESSIONS: &str = "/v1/sessions/";
+/// Their template.
+const SESSION: &str = "/v1/sessions/{sessionId}";
+
 /// Methods and routes, for metrics that start at zero.
 pub const ROUTES: [(&str, &str); 8] = [
     ("POST", "/v1/sessions"),
     ("POST", "/v1/sessions/batch"),
-    ("GET", "/v1/sessions/{sessionId}"),
+    ("GET", SESSION),
     ("GET", "/health"),
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
@@ -48,23 +52,18 @@ pub const ROUTES: [(&str, &str); 8] = [
 
 /// All routes of the public listener.
 pub fn router(app: Arc<App>) -> Router {
-    let admit = |scope| from_fn_with_state((Arc::clone(&app), scope), admit::admit);
-    let ingest = Router::new()
+    let mut routes = Router::new()
         .route("/v1/sessions", post(sessions::post_one))
         .route("/v1/sessions/batch", post(sessions::post_batch))
-        .route_layer(admit(Scope::Ingest));
-    let read = Router::new()
-        .route("/v1/sessions/{sessionId}", get(sessions::get_one))
-        .route_layer(admit(Scope::Read));
-    let mut open = Router::new()
+        .route(SESSION, get(sessions::get_one))
         .route("/health", get(status::health))
         .route("/health/live", get(status::live))
         .route("/health/ready", get(status::ready))
         .route("/openapi.json", get(status::openapi));
     if app.metrics_on_main {
-        open = open.route("/metrics", get(status::metrics));
+        routes = routes.route("/metrics", get(status::metrics));
     }
-    finish(app, ingest.merge(read).merge(open))
+    finish(app, routes)
 }
 
 /// The routes of the listener of `METRICS_ADDR`.
@@ -76,7 +75,5 @@ fn finish(app: Arc<App>, routes: Router<Arc<App>>) -> Router {
     routes
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .fallback(async || Error::NotFound("no such path"))
-        .layer(from_fn(observe::matched))
-        .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
 }

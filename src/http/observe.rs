@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Router;
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::extract::Request;
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Version};
-use axum::middleware::Next;
 use axum::response::Response;
 use serde_json::json;
+use tower::ServiceExt;
 
 use super::error::Error;
+use super::{ROUTES, SESSION, SESSIONS};
 use crate::app::App;
 use crate::auth::Tenant;
 
@@ -30,30 +32,19 @@ pub(super) struct Seen {
 #[derive(Clone, Copy)]
 pub(super) struct OutcomeName(pub(super) &'static str);
 
-/// The route template, carried from the router, which knows it, out to `observe`.
-#[derive(Clone)]
-struct Route(MatchedPath);
-
-/// Innermost layer: notes the route on the response.
-pub(super) async fn matched(path: Option<MatchedPath>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    if let Some(path) = path {
-        response.extensions_mut().insert(Route(path));
-    }
-    response
-}
-
-/// Outermost layer.
-pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// Answers a request.
+pub(super) async fn observe(app: Arc<App>, router: Router, request: Request) -> Response {
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let method = request.method().as_str();
     let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
     let is_http1 = request.version() <= Version::HTTP_11;
+    let route = route(request.uri().path());
     // Logs what it has also when the client hangs up and this future is dropped.
-    let mut line = Line { app: &app, method, request_id: &request_id, started, answered: false };
+    let mut line =
+        Line { app: &app, method, route, request_id: &request_id, started, answered: false };
 
-    let mut response = next.run(request).await;
+    let mut response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
     let error = response.extensions_mut().remove::<Error>();
     if let Some(error) = &error {
         write_error(&app, &mut response, error, &request_id);
@@ -70,6 +61,7 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
 struct Line<'a> {
     app: &'a App,
     method: &'static str,
+    route: &'static str,
     request_id: &'a str,
     started: Instant,
     answered: bool,
@@ -81,7 +73,7 @@ impl Line<'_> {
         let took = self.started.elapsed();
         let status = response.status().as_u16();
         let extensions = response.extensions();
-        let route = extensions.get::<Route>().map_or("unmatched", |route| route.0.as_str());
+        let route = self.route;
         self.app.metrics.http_request(self.method, route, status, took);
         let tenant = extensions.get::<Seen>().map_or("", |seen| seen.tenant.as_str());
         let outcome = error
@@ -129,6 +121,18 @@ impl Drop for Line<'_> {
     }
 }
 
+/// The template of a path, as a label: never the path itself.
+fn route(path: &str) -> &'static str {
+    let mut templates = ROUTES.iter().map(|(_, template)| *template);
+    let is_session =
+        || path.strip_prefix(SESSIONS).is_some_and(|id| !id.is_empty() && !id.contains('/'));
+    match templates.find(|template| *template == path) {
+        Some(template) => template,
+        None if is_session() => SESSION,
+        None => "unmatched",
+    }
+}
+
 /// Milliseconds with microseconds behind the point.
 fn millis(took: std::time::Duration) -> f64 {
     took.as_micros() as f64 / 1000.0
@@ -139,13 +143,16 @@ fn write_error(app: &App, response: &mut Response, error: &Error, request_id: &s
         "code": error.status().1,
         "message": error.message(request_id),
         "timestamp": app.clock.now().0,
-    }});
+    }})
+    .to_string();
     let headers = response.headers_mut();
+    // The router has counted the empty body.
+    headers.insert(CONTENT_LENGTH, body.len().into());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(seconds) = error.retry_after() {
         headers.insert(RETRY_AFTER, seconds.into());
     }
-    *response.body_mut() = Body::from(body.to_string());
+    *response.body_mut() = Body::from(body);
 }
 
 /// A random UUID, from the thread's generator: no system call per request.

@@ -21,7 +21,7 @@ const H1_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Serves until the app is stopping; then lingers, takes no more connections, finishes the
 /// requests under way, and returns.
-pub async fn serve(listener: TcpListener, router: Router, app: &App) {
+pub async fn serve(listener: TcpListener, router: Router, app: &Arc<App>) {
     let limits = app.limits;
     let mut http = Builder::new(TokioExecutor::new());
     // A client that hangs up right after sending, as an app does that is closed, may never
@@ -47,10 +47,10 @@ pub async fn serve(listener: TcpListener, router: Router, app: &App) {
             next = next => next,
             () = &mut closing => break,
         };
-        let (http, router) = (Arc::clone(&http), router.clone());
+        let (http, router, app) = (Arc::clone(&http), router.clone(), Arc::clone(app));
         let (open, watcher) = (Open::new(&app.metrics), graceful.watcher());
         tokio::spawn(async move {
-            connection::serve(&http, stream, router, limits, watcher).await;
+            connection::serve(&http, stream, app, router, watcher).await;
             drop((open, slot));
         });
     }

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use axum::extract::{Path, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+use axum::{Json, RequestExt};
 use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::admit::admit;
 use super::body::{Format, Held, read};
 use super::decode::{Encoding, decode};
 use super::error::Error;
+use super::finish::Finish;
 use super::observe::OutcomeName;
 use super::openapi::{ErrorBody, ReportBody, SessionBody};
 use super::{MAX_BATCH_BYTES, MAX_BATCH_REPORTS};
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, Scope};
 use crate::ingest::{Answer, Outcome};
 use crate::limit::Room;
 use crate::report::{self, Code, Rejection};
@@ -81,21 +83,21 @@ pub(super) struct ItemError {
         (status = 429, description = "RATE_LIMIT_EXCEEDED, with Retry-After", body = ErrorBody),
         (status = 500, description = "INTERNAL_ERROR", body = ErrorBody),
         (status = 503, description = "DATABASE_ERROR or OVERLOADED, with Retry-After", body = ErrorBody)))]
-pub(super) async fn post_one(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-) -> Result<Response, Error> {
+pub(super) async fn post_one(State(app): State<Arc<App>>, request: Request) -> Response {
+    admit(&app, Scope::Ingest, request, |caller, request| take_one(&app, caller, request)).await
+}
+
+async fn take_one(app: &Arc<App>, caller: Caller, request: Request) -> Result<Response, Error> {
     let limit = app.max_body_bytes;
-    let (encoding, sent) = count_refusal(&app, async {
+    let (encoding, sent) = count_refusal(app, async {
         if Format::of(request.headers())? == Format::Ndjson {
             return Err(Error::UnsupportedMediaType("NDJSON goes to /v1/sessions/batch"));
         }
-        read(request, limit, &app).await
+        read(request, limit, app).await
     })
     .await?;
-    let Held { bytes, room } = decoded(&app, &caller, encoding, sent, limit).await?;
-    let answer = receive(&app, caller, vec![bytes], room).await?.pop().ok_or(Error::Internal)?;
+    let Held { bytes, room } = decoded(app, &caller, encoding, sent, limit).await?;
+    let answer = receive(app, caller, vec![bytes], room).await?.pop().ok_or(Error::Internal)?;
     let outcome = OutcomeName(answer.outcome.as_str());
     acknowledged(&answer.outcome)?;
     let session_id = answer.session_id.ok_or(Error::Internal)?;
@@ -120,18 +122,18 @@ pub(super) async fn post_one(
         (status = 429, description = "RATE_LIMIT_EXCEEDED, with Retry-After", body = ErrorBody),
         (status = 500, description = "INTERNAL_ERROR", body = ErrorBody),
         (status = 503, description = "DATABASE_ERROR or OVERLOADED, with Retry-After: send the whole batch again", body = ErrorBody)))]
-pub(super) async fn post_batch(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-) -> Result<Response, Error> {
+pub(super) async fn post_batch(State(app): State<Arc<App>>, request: Request) -> Response {
+    admit(&app, Scope::Ingest, request, |caller, request| take_batch(&app, caller, request)).await
+}
+
+async fn take_batch(app: &Arc<App>, caller: Caller, request: Request) -> Result<Response, Error> {
     let limit = app.max_body_bytes.max(MAX_BATCH_BYTES);
-    let (format, (encoding, sent)) = count_refusal(&app, async {
+    let (format, (encoding, sent)) = count_refusal(app, async {
         let format = Format::of(request.headers())?;
-        Ok((format, read(request, limit, &app).await?))
+        Ok((format, read(request, limit, app).await?))
     })
     .await?;
-    let held = decoded(&app, &caller, encoding, sent, limit).await?;
+    let held = decoded(app, &caller, encoding, sent, limit).await?;
     let split = match format {
         Format::Ndjson => Ok(report::split_lines(&held.bytes, MAX_BATCH_REPORTS)),
         Format::Json => report::split_array(&held.bytes, MAX_BATCH_REPORTS),
@@ -144,11 +146,11 @@ pub(super) async fn post_batch(
             let detail = format!("more than {MAX_BATCH_REPORTS} reports in one batch");
             let (code, field) = (Code::PayloadTooLarge, "$".to_owned());
             let rejection = Rejection { code, field, detail };
-            return Err(refuse(&app, caller, held, rejection).await);
+            return Err(refuse(app, caller, held, rejection).await);
         }
-        Err(rejection) => return Err(refuse(&app, caller, held, rejection).await),
+        Err(rejection) => return Err(refuse(app, caller, held, rejection).await),
     };
-    let answers = receive(&app, caller, bodies, held.room).await?;
+    let answers = receive(app, caller, bodies, held.room).await?;
     let mut results = Vec::with_capacity(answers.len());
     for (index, answer) in answers.into_iter().enumerate() {
         let Answer { session_id, outcome } = answer;
@@ -183,14 +185,14 @@ pub(super) async fn post_batch(
         (status = 404, description = "NOT_FOUND in the key's tenant", body = ErrorBody),
         (status = 429, description = "RATE_LIMIT_EXCEEDED, with Retry-After", body = ErrorBody),
         (status = 503, description = "DATABASE_ERROR, with Retry-After", body = ErrorBody)))]
-pub(super) async fn get_one(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    path: Result<Path<String>, axum::extract::rejection::PathRejection>,
-) -> Result<Response, Error> {
+pub(super) async fn get_one(State(app): State<Arc<App>>, request: Request) -> Response {
+    admit(&app, Scope::Read, request, |caller, request| read_one(&app, caller, request)).await
+}
+
+async fn read_one(app: &App, caller: Caller, mut request: Request) -> Result<Response, Error> {
     const UNKNOWN: Error = Error::NotFound("no such session");
     // A path that is no text, or holds what no id may, names no session.
-    let Ok(Path(session_id)) = path else {
+    let Ok(Path(session_id)) = request.extract_parts::<Path<String>>().await else {
         return Err(UNKNOWN);
     };
     if session_id.contains('\0') {
@@ -210,7 +212,7 @@ pub(super) async fn get_one(
     }
 }
 
-/// Takes bodies in, in a task of its own: a client that hangs up cancels nothing.
+/// Takes bodies in: a client that hangs up cancels nothing.
 async fn receive(
     app: &Arc<App>,
     caller: Caller,
@@ -218,18 +220,18 @@ async fn receive(
     room: Room,
 ) -> Result<Vec<Answer>, Error> {
     let (ingest, at) = (Arc::clone(&app.ingest), app.clock.now());
-    let received = tokio::spawn(async move {
+    let received = Finish::new(async move {
         let answers = ingest.receive(&caller.tenant, bodies, at).await;
         drop(room);
         answers
     });
-    received.await.map_err(|_| Error::Internal)
+    received.await
 }
 
 /// Refuses a whole body, and keeps its bytes.
 async fn refuse(app: &Arc<App>, caller: Caller, held: Held, rejection: Rejection) -> Error {
     let (ingest, at) = (Arc::clone(&app.ingest), app.clock.now());
-    let refused = tokio::spawn(async move {
+    let refused = Finish::new(async move {
         let Held { bytes, room } = held;
         let outcome = ingest.refuse(&caller.tenant, bytes, rejection, at).await;
         drop(room);
@@ -237,7 +239,7 @@ async fn refuse(app: &Arc<App>, caller: Caller, held: Held, rejection: Rejection
     });
     match refused.await {
         Ok(outcome) => acknowledged(&outcome).err().unwrap_or(Error::Internal),
-        Err(_) => Error::Internal,
+        Err(error) => error,
     }
 }
 

@@ -1,211 +1,101 @@
-//! The batcher: a bounded queue, several batches in flight, one outcome per report.
-//!
-//! A report never waits for company: while fewer batches than allowed are in flight, whatever
-//! is in the queue leaves at once. When all are, reports gather, and the next batch is as
-//! large as the load has made it. So batches are small when latency counts, and large when
-//! throughput does, without a timer.
+//! The batcher: batches from the queue, several in flight, one outcome per report.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::hold::Hold;
 use super::outcome::Outcome;
+use super::queue::{Bounds, Budget, Queue, Queued, Reply};
 use crate::report::Rejection;
-use crate::store::{Error, Received, Store};
+use crate::store::{Error, Kept, Received, Store};
 use crate::telemetry::Metrics;
 
-/// How much may wait, and how it is cut into batches.
-#[derive(Debug, Clone, Copy)]
-pub struct Bounds {
-    /// Reports that wait for their commit, in batches or before.
-    pub queue_reports: usize,
-    /// Memory of those reports.
-    pub queue_bytes: usize,
-    /// Reports in one transaction.
-    pub batch_reports: usize,
-    /// Memory of the reports in one transaction.
-    pub batch_bytes: usize,
-    /// Transactions at the same time. Few, because a transaction costs as much as a dozen rows:
-    /// with two, one is prepared while the other waits for the disk, and both are large.
-    pub in_flight: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            queue_reports: 10_000,
-            queue_bytes: 32 * 1024 * 1024,
-            batch_reports: 500,
-            batch_bytes: 4 * 1024 * 1024,
-            in_flight: 2,
-        }
-    }
-}
-
-struct Queued {
-    received: Received,
-    reply: Reply,
-}
-
-/// The other end of a submitted report. Gives its place in the queue back when it is gone.
-struct Reply {
-    outcome: oneshot::Sender<Outcome>,
-    since: Instant,
-    room: Room,
-}
-
-/// What waits, against what may wait.
-struct Budget {
-    bounds: Bounds,
-    reports: AtomicUsize,
-    bytes: AtomicUsize,
-    metrics: Arc<Metrics>,
-}
-
-/// Room for one report, given back on drop.
-struct Room {
-    budget: Arc<Budget>,
-    bytes: usize,
-}
-
-impl Budget {
-    fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Room> {
-        let reports = self.reports.fetch_add(1, Ordering::Relaxed);
-        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.metrics.queue_reports.inc();
-        self.metrics.queue_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
-        // Dropping it takes all of that back.
-        let room = Room { budget: Arc::clone(self), bytes };
-        let is_full = reports >= self.bounds.queue_reports
-            || waiting.saturating_add(bytes) > self.bounds.queue_bytes;
-        (!is_full).then_some(room)
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.budget.reports.fetch_sub(1, Ordering::Relaxed);
-        self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.budget.metrics.queue_reports.dec();
-        self.budget.metrics.queue_bytes.sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
-    }
-}
+/// How long a batch is waited for by the next one. One that takes longer is slow or stuck.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Takes reports one by one and writes them in batches.
-pub struct Batcher {
-    // Bounded by the budget, which counts bytes too.
-    queue: mpsc::UnboundedSender<Queued>,
+#[derive(Clone)]
+pub struct Batcher(Arc<Inner>);
+
+struct Inner {
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
     budget: Arc<Budget>,
-    closing: CancellationToken,
-    running: Mutex<Option<JoinHandle<()>>>,
+    queue: Mutex<Queue>,
+    batches: TaskTracker,
 }
 
 impl Batcher {
-    /// Starts the task that writes.
+    /// A batcher with nothing in it.
     #[must_use]
-    pub fn start(store: Arc<Store>, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
-        let (queue, reports) = mpsc::unbounded_channel();
-        let closing = CancellationToken::new();
-        let (none, no_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let budget =
-            Budget { bounds, reports: none, bytes: no_bytes, metrics: Arc::clone(&metrics) };
-        let writer = Writer { store, metrics, bounds };
-        let running = tokio::spawn(writer.run(reports, closing.clone()));
-        Self { queue, budget: Arc::new(budget), closing, running: Mutex::new(Some(running)) }
+    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
+        let budget = Budget::new(bounds, Arc::clone(&metrics));
+        Self(Arc::new(Inner {
+            store,
+            metrics,
+            budget: Arc::new(budget),
+            queue: Mutex::default(),
+            batches: TaskTracker::new(),
+        }))
     }
 
-    /// Queues a report. `None` when too much is waiting already, or the server is stopping.
-    #[must_use]
-    pub fn submit(&self, received: Received) -> Option<oneshot::Receiver<Outcome>> {
-        let room = self.budget.reserve(received.report.weight_bytes())?;
-        let (outcome, answer) = oneshot::channel();
-        let reply = Reply { outcome, since: Instant::now(), room };
-        self.queue.send(Queued { received, reply }).ok()?;
-        Some(answer)
+    /// Queues the reports of a request, together, so that they share batches: for each where
+    /// its outcome will be. `None` when too much is waiting already, or the server is stopping.
+    pub fn submit(&self, reports: Vec<Received>) -> Vec<Option<oneshot::Receiver<Outcome>>> {
+        let since = Instant::now();
+        let mut queue = self.queue();
+        let is_closed = queue.is_closed;
+        let enqueue = |received: Received| {
+            let room = self.0.budget.reserve(received.report.weight_bytes())?;
+            let (outcome, answer) = oneshot::channel();
+            let reply = Reply { outcome, since, room };
+            queue.push(Queued { received, reply });
+            Some(answer)
+        };
+        let answers = if is_closed {
+            reports.iter().map(|_| None).collect()
+        } else {
+            reports.into_iter().map(enqueue).collect()
+        };
+        self.start(queue);
+        answers
     }
 
     /// Takes no more reports and returns when all have their outcome.
     pub async fn drain(&self) {
-        self.closing.cancel();
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(running) = running {
-            // A panic has been reported by then; there is nothing left to wait for.
-            let _ = running.await;
-        }
-    }
-}
-
-#[derive(Clone)]
-struct Writer {
-    store: Arc<Store>,
-    metrics: Arc<Metrics>,
-    bounds: Bounds,
-}
-
-impl Writer {
-    async fn run(self, mut queue: mpsc::UnboundedReceiver<Queued>, closing: CancellationToken) {
-        let slots = Arc::new(Semaphore::new(self.bounds.in_flight));
-        let batches = TaskTracker::new();
-        let mut first = None;
-        loop {
-            let slot = Arc::clone(&slots).acquire_owned().await.expect("never closed");
-            if first.is_none() {
-                first = tokio::select! {
-                    report = queue.recv() => report,
-                    () = closing.cancelled(), if !queue.is_closed() => {
-                        queue.close();
-                        queue.recv().await
-                    }
-                };
-            }
-            let Some(head) = first.take() else { break };
-            let (batch, next) = self.gather(head, &mut queue);
-            first = next;
-            let writer = self.clone();
-            batches.spawn(async move {
-                writer.write(batch).await;
-                drop(slot);
-            });
-        }
-        batches.close();
-        batches.wait().await;
+        self.queue().is_closed = true;
+        self.0.batches.close();
+        self.0.batches.wait().await;
     }
 
-    /// A batch of what is in the queue now, and the report that did not fit into it.
-    fn gather(
-        &self,
-        head: Queued,
-        queue: &mut mpsc::UnboundedReceiver<Queued>,
-    ) -> (Vec<Queued>, Option<Queued>) {
-        let mut bytes = head.reply.room.bytes;
-        let mut batch = vec![head];
-        while batch.len() < self.bounds.batch_reports {
-            let Ok(report) = queue.try_recv() else { break };
-            bytes += report.reply.room.bytes;
-            if bytes > self.bounds.batch_bytes {
-                return (batch, Some(report));
-            }
-            batch.push(report);
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a task with the next batch, if that is to leave now.
+    fn start(&self, mut queue: MutexGuard<'_, Queue>) {
+        if let Some(batch) = queue.cut(&self.0.budget.bounds) {
+            drop(queue);
+            let flight = Flight { batcher: self.clone(), is_prompt: true, has_landed: false };
+            self.0.batches.spawn(flight.run(batch));
         }
-        (batch, None)
     }
 
     /// Writes a batch; a report that cannot be stored is found by halving, and fails alone.
-    async fn write(&self, batch: Vec<Queued>) {
-        self.metrics.batch_reports.observe(batch.len() as f64);
+    async fn write(&self, batch: Vec<Queued>, kept: &mut Kept) {
+        self.0.metrics.batch_reports.observe(batch.len() as f64);
         let (reports, replies): (Vec<Received>, Vec<Reply>) =
             batch.into_iter().map(|queued| (queued.received, queued.reply)).unzip();
         let oldest = replies.iter().map(|reply| reply.since).min().unwrap_or_else(Instant::now);
         let mut replies: Vec<Option<Reply>> = replies.into_iter().map(Some).collect();
         let mut settle = |index: usize, outcome: Outcome| {
             if let Some(Reply { outcome: reply, since, room }) = replies[index].take() {
-                self.metrics.commit_delay.observe(since.elapsed().as_secs_f64());
+                self.0.metrics.commit_delay.observe(since.elapsed().as_secs_f64());
                 drop(room);
                 // The client may have hung up; the report is where it belongs all the same.
                 let _ = reply.send(outcome);
@@ -215,7 +105,7 @@ impl Writer {
         let mut parts = vec![(0, reports.len())];
         let mut hold = Hold::since(oldest);
         while let Some((start, end)) = parts.pop() {
-            match self.store.upsert(&reports[start..end], hold.limit()).await {
+            match self.0.store.upsert_on(kept, &reports[start..end], hold.limit()).await {
                 Ok(applied) => {
                     for (index, applied) in (start..end).zip(applied) {
                         settle(index, applied.into());
@@ -238,6 +128,58 @@ impl Writer {
                     (start..end).for_each(|index| settle(index, outcome.clone()));
                 }
             }
+        }
+    }
+}
+
+/// A batch under way, and those that follow it on the same connection.
+struct Flight {
+    batcher: Batcher,
+    is_prompt: bool,
+    has_landed: bool,
+}
+
+impl Flight {
+    async fn run(mut self, batch: Vec<Queued>) {
+        let batcher = self.batcher.clone();
+        let mut kept = Kept::default();
+        let mut next = Some(batch);
+        while let Some(batch) = next {
+            let mut writing = pin!(batcher.write(batch, &mut kept));
+            if timeout(PATIENCE, &mut writing).await.is_err() {
+                self.slow();
+                writing.await;
+            }
+            next = self.land();
+        }
+    }
+
+    /// The batch takes long: the next one may leave beside it.
+    fn slow(&mut self) {
+        let mut queue = self.batcher.queue();
+        self.is_prompt = false;
+        queue.slow();
+        self.batcher.start(queue);
+    }
+
+    /// The batch is done: what has gathered meanwhile, if it is to leave now.
+    fn land(&mut self) -> Option<Vec<Queued>> {
+        let mut queue = self.batcher.queue();
+        queue.landed(self.is_prompt);
+        let next = queue.cut(&self.batcher.0.budget.bounds);
+        self.is_prompt = true;
+        self.has_landed = next.is_none();
+        next
+    }
+}
+
+impl Drop for Flight {
+    /// After a panic: what waits must not wait for ever.
+    fn drop(&mut self) {
+        if !self.has_landed {
+            let mut queue = self.batcher.queue();
+            queue.landed(self.is_prompt);
+            self.batcher.start(queue);
         }
     }
 }

@@ -9,17 +9,19 @@ mod batcher;
 mod hold;
 mod keeper;
 mod outcome;
+mod queue;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-pub use batcher::{Batcher, Bounds};
+pub use batcher::Batcher;
 pub use outcome::Outcome;
+pub use queue::Bounds;
 
 use crate::auth::Tenant;
-use crate::report::{self, Code, Rejection, UnixMs};
+use crate::report::{self, Code, Rejection, SessionReport, UnixMs};
 use crate::store::{Received, RejectedBody, Store};
 use crate::telemetry::Metrics;
 use keeper::Keeper;
@@ -51,7 +53,7 @@ impl Ingest {
         max_report_bytes: usize,
     ) -> Self {
         Self {
-            batcher: Batcher::start(Arc::clone(store), Arc::clone(metrics), bounds),
+            batcher: Batcher::new(Arc::clone(store), Arc::clone(metrics), bounds),
             keeper: Keeper::start(Arc::clone(store)),
             metrics: Arc::clone(metrics),
             max_report_bytes,
@@ -60,29 +62,35 @@ impl Ingest {
 
     /// Takes reports in and returns when each of them is committed, refused or given up.
     ///
-    /// Runs to its end also when the client has hung up: call it from a task of its own.
+    /// Must run to its end also when the client has hung up.
     pub async fn receive(&self, tenant: &Tenant, bodies: Vec<Bytes>, at: UnixMs) -> Vec<Answer> {
         let since = Instant::now();
-        let mut pending = Vec::with_capacity(bodies.len());
-        for body in &bodies {
-            pending.push(self.submit(tenant, body, at));
-        }
         let mut answers = Vec::with_capacity(bodies.len());
-        let mut refused = Vec::new();
-        for (body, pending) in bodies.into_iter().zip(pending) {
-            let answer = match pending {
-                Pending::Answered(answer) => answer,
-                Pending::Queued(session_id, outcome) => {
-                    // Only a bug drops a report without an outcome.
-                    let outcome = outcome.await.unwrap_or(Outcome::Bug);
-                    Answer { session_id: Some(session_id), outcome }
+        let (mut reports, mut reported) = (Vec::with_capacity(bodies.len()), Vec::new());
+        for (index, body) in bodies.iter().enumerate() {
+            let (session_id, outcome) = match self.parse(body) {
+                Ok(report) => {
+                    let session_id = report.session_id.clone();
+                    reports.push(Received { tenant: tenant.clone(), report, at });
+                    reported.push(index);
+                    (Some(session_id), Outcome::Busy)
                 }
+                Err(rejection) => (report::peek_session_id(body), Outcome::Rejected(rejection)),
             };
+            answers.push(Answer { session_id, outcome });
+        }
+        for (index, outcome) in reported.into_iter().zip(self.batcher.submit(reports)) {
+            if let Some(outcome) = outcome {
+                // Only a bug drops a report without an outcome.
+                answers[index].outcome = outcome.await.unwrap_or(Outcome::Bug);
+            }
+        }
+        let mut refused = Vec::new();
+        for (body, answer) in bodies.into_iter().zip(&answers) {
             if let Outcome::Rejected(rejection) = &answer.outcome {
                 let rejection = rejection.clone();
                 refused.push(RejectedBody { tenant: tenant.clone(), at, rejection, body });
             }
-            answers.push(answer);
         }
         if !refused.is_empty() && !self.keeper.keep(refused, since).await {
             // A refused body is lost for good, so it is only refused once it is kept.
@@ -112,30 +120,12 @@ impl Ingest {
         outcome
     }
 
-    fn submit(&self, tenant: &Tenant, body: &Bytes, at: UnixMs) -> Pending {
-        let parsed = if body.len() > self.max_report_bytes {
+    fn parse(&self, body: &[u8]) -> Result<SessionReport, Rejection> {
+        if body.len() > self.max_report_bytes {
             let detail = format!("a report of more than {} bytes", self.max_report_bytes);
-            Err(Rejection { code: Code::PayloadTooLarge, field: "$".to_owned(), detail })
-        } else {
-            report::parse(body)
-        };
-        let report = match parsed {
-            Ok(report) => report,
-            Err(rejection) => {
-                let session_id = report::peek_session_id(body);
-                return Pending::Answered(Answer {
-                    session_id,
-                    outcome: Outcome::Rejected(rejection),
-                });
-            }
-        };
-        let session_id = report.session_id.clone();
-        match self.batcher.submit(Received { tenant: tenant.clone(), report, at }) {
-            Some(outcome) => Pending::Queued(session_id, outcome),
-            None => {
-                Pending::Answered(Answer { session_id: Some(session_id), outcome: Outcome::Busy })
-            }
+            return Err(Rejection { code: Code::PayloadTooLarge, field: "$".to_owned(), detail });
         }
+        report::parse(body)
     }
 
     /// Takes no more reports, and returns when all that were taken have their outcome.
@@ -143,9 +133,4 @@ impl Ingest {
         self.batcher.drain().await;
         self.keeper.drain().await;
     }
-}
-
-enum Pending {
-    Answered(Answer),
-    Queued(String, tokio::sync::oneshot::Receiver<Outcome>),
 }

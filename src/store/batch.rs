@@ -1,5 +1,7 @@
 //! A batch as the database wants it: by session, in one order that all writers share.
 
+use std::cmp::Ordering;
+
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -41,35 +43,33 @@ pub(super) fn group(batch: &[Received]) -> Vec<Group> {
         .collect()
 }
 
-/// What becomes of a group's reports, as if they were applied one by one in order of arrival
-/// to a row that holds version `stored` (`None`: there is no row).
+/// What becomes of reports of one session, as if they were applied one by one in order of
+/// arrival to a row that holds version `stored`.
 pub(super) struct Merge {
     /// The report whose values the row gets; `None` where all are old.
     pub(super) newest: Option<usize>,
     /// Reports that were the newest when their turn came: what `report_count` grows by.
     pub(super) applied: i32,
-    /// Outcome of each report of the group, in order of arrival.
+    /// Outcome of each report, in order of arrival.
     pub(super) outcomes: Vec<Applied>,
 }
 
 impl Merge {
-    pub(super) fn of(group: &Group, batch: &[Received], stored: Option<PgTime>) -> Self {
+    pub(super) fn of(reports: &[usize], batch: &[Received], stored: PgTime) -> Self {
         let mut version = stored;
         let mut merge = Self { newest: None, applied: 0, outcomes: Vec::new() };
-        for &index in &group.reports {
+        for &index in reports {
             let reported_at = PgTime::from(batch[index].report.reported_at);
-            let outcome = match version {
-                None => Applied::Stored,
-                Some(version) if reported_at > version => Applied::Updated,
-                Some(version) if reported_at == version => Applied::Duplicate,
-                Some(_) => Applied::Stale,
-            };
-            if matches!(outcome, Applied::Stored | Applied::Updated) {
-                version = Some(reported_at);
+            merge.outcomes.push(match reported_at.cmp(&version) {
+                Ordering::Greater => Applied::Updated,
+                Ordering::Equal => Applied::Duplicate,
+                Ordering::Less => Applied::Stale,
+            });
+            if reported_at > version {
+                version = reported_at;
                 merge.newest = Some(index);
                 merge.applied += 1;
             }
-            merge.outcomes.push(outcome);
         }
         merge
     }
@@ -108,16 +108,17 @@ mod tests {
 
     #[test]
     fn merging_is_what_one_by_one_would_do() {
-        use Applied::{Duplicate, Stale, Stored, Updated};
+        use Applied::{Duplicate, Stale, Updated};
         let batch = batch(&[("s", 10), ("s", 30), ("s", 20), ("s", 30), ("s", 40)]);
-        let group = &group(&batch)[0];
-        let fresh = Merge::of(group, &batch, None);
-        assert_eq!(fresh.outcomes, [Stored, Updated, Stale, Duplicate, Updated]);
-        assert_eq!((fresh.newest, fresh.applied), (Some(4), 3));
-        let stored = Merge::of(group, &batch, Some(PgTime::from(UnixMs(30))));
-        assert_eq!(stored.outcomes, [Stale, Duplicate, Stale, Duplicate, Updated]);
-        assert_eq!((stored.newest, stored.applied), (Some(4), 1));
-        let newer = Merge::of(group, &batch, Some(PgTime::from(UnixMs(50))));
-        assert_eq!((newer.newest, newer.applied), (None, 0));
+        let reports = &group(&batch)[0].reports;
+        let merge = |stored| Merge::of(reports, &batch, PgTime::from(UnixMs(stored)));
+        let all = merge(5);
+        assert_eq!(all.outcomes, [Updated, Updated, Stale, Duplicate, Updated]);
+        assert_eq!((all.newest, all.applied), (Some(4), 3));
+        let one = merge(30);
+        assert_eq!(one.outcomes, [Stale, Duplicate, Stale, Duplicate, Updated]);
+        assert_eq!((one.newest, one.applied), (Some(4), 1));
+        let none = merge(50);
+        assert_eq!((none.newest, none.applied), (None, 0));
     }
 }

@@ -16,6 +16,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 /// Shorter than the time a report is held, so that waiting for a connection is retried.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections pass through the pool this often, which renews those that are old.
+const LONGEST_KEPT: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Once per connection. A 200 promises a durable commit, whatever the role's default is; the
@@ -54,6 +56,35 @@ impl Lease {
         if let Some(mut connection) = self.0.take() {
             let back = tokio::time::timeout(RETURN_TIMEOUT, connection.return_to_pool());
             tokio::spawn(async { drop(back.await) });
+        }
+    }
+}
+
+/// A connection that is kept from one batch to the next, so that under load none is fetched and
+/// given back for each. Given back in the end.
+#[derive(Default)]
+pub struct Kept(Option<(Lease, Instant)>);
+
+impl Kept {
+    pub(super) async fn take(&mut self, pool: &PgPool) -> Result<(Lease, Instant), Error> {
+        match self.0.take() {
+            Some((lease, since)) if since.elapsed() < LONGEST_KEPT => Ok((lease, since)),
+            old => {
+                drop(Self(old));
+                Ok((Lease::take(pool).await?, Instant::now()))
+            }
+        }
+    }
+
+    pub(super) fn put(&mut self, lease: Lease, since: Instant) {
+        self.0 = Some((lease, since));
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some((lease, _)) = self.0.take() {
+            lease.finish();
         }
     }
 }

@@ -23,7 +23,7 @@ use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool};
 use sqlx::query::Query;
 use sqlx::{ConnectOptions, PgConnection, Postgres};
 
-pub use connect::PoolSize;
+pub use connect::{Kept, PoolSize};
 pub use error::{Cause, Error};
 pub use migrate::{MigrateError, Migrated};
 pub use minutes::{JobRun, Minute};

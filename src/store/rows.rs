@@ -1,4 +1,5 @@
-//! Rows as the statements of the upsert are given them: one array of composite values.
+//! A batch as `upsert_reports` (migrations/0003_upsert.sql) is given it: one array of composite
+//! values, whose fields are in the order of the types `session_report` and `timeline_entry`.
 //!
 //! Not an array per column: Postgres would unnest each of them by itself, which takes a third
 //! of the statement's time (docs/adr/0011-rows-as-one-array.md).
@@ -7,48 +8,49 @@ use std::collections::HashMap;
 
 use sqlx::postgres::{PgHasArrayType, PgTypeInfo};
 use sqlx::{PgConnection, Postgres, Row, Type};
+use uuid::Uuid;
 
-use super::batch::Group;
 use super::types::{Jsonb, PgTime};
 use super::{Error, Received};
 use crate::report::{Place, TimelineEntry, UnixMs};
 
-/// Where a session lives, and whether this transaction was the one to say so.
-#[derive(Clone, Copy)]
-pub(super) struct Settled {
+/// What is to be written for one session.
+pub(super) struct Write<'a> {
+    /// Key in `session_places`.
+    pub(super) key: Uuid,
+    /// Where the session lives, unless that is settled already.
     pub(super) place: Place,
-    pub(super) is_new: bool,
-}
-
-impl Settled {
-    /// A place that was there before.
-    pub(super) const fn known(timestamp: UnixMs) -> Self {
-        Self { place: Place { timestamp, clock_skew_ms: None }, is_new: false }
-    }
-}
-
-/// One row of `sessions` to be.
-pub(super) struct SessionWrite<'a> {
-    pub(super) group: &'a Group,
-    pub(super) settled: &'a Settled,
+    /// The report whose values the row gets, where it is newer than the row.
     pub(super) received: &'a Received,
+    /// Server clock at the session's first report, for a new row.
     pub(super) created_at: UnixMs,
+    /// What `report_count` grows by.
     pub(super) applied: i32,
+    /// Reports whose timeline entries are added, in order of arrival.
+    pub(super) entries_of: Vec<&'a Received>,
 }
 
-impl SessionWrite<'_> {
+impl Write<'_> {
     /// What tells the row from others in an answer of Postgres.
-    fn key(&self) -> (&str, &str) {
+    fn name(&self) -> (&str, &str) {
         (&self.received.report.session_id, self.received.tenant.as_str())
     }
 }
 
-/// The composite type `session_row`: fields in its order.
+/// A session's row after a write.
+#[derive(Clone, Copy)]
+pub(super) struct Written {
+    /// `report_count` where the report was applied; `None` where the row was as new, or newer.
+    pub(super) count: Option<i32>,
+    /// `reported_at` of the row.
+    pub(super) version: PgTime,
+}
+
+/// The composite type `session_report`.
 #[derive(sqlx::Encode)]
 struct SessionRow<'a> {
     tenant_id: &'a str,
     session_id: &'a str,
-    timestamp: PgTime,
     reported_at: PgTime,
     received_at: PgTime,
     created_at: PgTime,
@@ -78,20 +80,20 @@ struct SessionRow<'a> {
     sdk_version: Option<&'a str>,
     connection_type: Option<&'a str>,
     payload: Jsonb<'a>,
+    timeline: Vec<EntryRow<'a>>,
 }
 
-impl<'a> From<&SessionWrite<'a>> for SessionRow<'a> {
-    fn from(write: &SessionWrite<'a>) -> Self {
+impl<'a> From<&Write<'a>> for SessionRow<'a> {
+    fn from(write: &Write<'a>) -> Self {
         let report = &write.received.report;
         Self {
             tenant_id: write.received.tenant.as_str(),
             session_id: &report.session_id,
-            timestamp: write.settled.place.timestamp.into(),
             reported_at: report.reported_at.into(),
             received_at: write.received.at.into(),
             created_at: write.created_at.into(),
             report_count: write.applied,
-            clock_skew_ms: write.settled.place.clock_skew_ms,
+            clock_skew_ms: write.place.clock_skew_ms,
             content_id: report.content_id.as_deref(),
             stream_type: report.stream_type,
             player_startup_ms: report.player_startup_ms,
@@ -116,16 +118,14 @@ impl<'a> From<&SessionWrite<'a>> for SessionRow<'a> {
             sdk_version: report.sdk_version.as_deref(),
             connection_type: report.connection_type.as_deref(),
             payload: Jsonb(&report.payload),
+            timeline: entries(&write.entries_of),
         }
     }
 }
 
-/// The composite type `timeline_row`: fields in its order.
+/// The composite type `timeline_entry`.
 #[derive(sqlx::Encode)]
-struct TimelineRow<'a> {
-    tenant_id: &'a str,
-    session_id: &'a str,
-    timestamp: PgTime,
+struct EntryRow<'a> {
     elapsed_ms: i64,
     timestamp_ms: i64,
     playback_state: &'static str,
@@ -137,12 +137,9 @@ struct TimelineRow<'a> {
     rebuffer_time_ms: Option<i64>,
 }
 
-impl<'a> TimelineRow<'a> {
-    fn new(received: &'a Received, timestamp: PgTime, entry: &'a TimelineEntry) -> Self {
+impl<'a> From<&'a TimelineEntry> for EntryRow<'a> {
+    fn from(entry: &'a TimelineEntry) -> Self {
         Self {
-            tenant_id: received.tenant.as_str(),
-            session_id: &received.report.session_id,
-            timestamp,
             elapsed_ms: entry.elapsed_ms,
             timestamp_ms: entry.timestamp_ms,
             playback_state: entry.playback_state.as_str(),
@@ -156,75 +153,75 @@ impl<'a> TimelineRow<'a> {
     }
 }
 
+/// The entries of a session's reports: the first one sent for an `elapsed_ms` stays.
+fn entries<'a>(reports: &[&'a Received]) -> Vec<EntryRow<'a>> {
+    let all = reports.iter().flat_map(|received| &received.report.timeline);
+    let mut rows: Vec<EntryRow<'_>> = all.map(EntryRow::from).collect();
+    // Stable, so the first one sent comes first.
+    rows.sort_by_key(|row| row.elapsed_ms);
+    rows.dedup_by_key(|row| row.elapsed_ms);
+    rows
+}
+
 impl Type<Postgres> for SessionRow<'_> {
     fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_name("session_row")
+        PgTypeInfo::with_name("session_report")
     }
 }
 
 impl PgHasArrayType for SessionRow<'_> {
     fn array_type_info() -> PgTypeInfo {
-        PgTypeInfo::array_of("session_row")
+        PgTypeInfo::array_of("session_report")
     }
 }
 
-impl Type<Postgres> for TimelineRow<'_> {
+impl Type<Postgres> for EntryRow<'_> {
     fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_name("timeline_row")
+        PgTypeInfo::with_name("timeline_entry")
     }
 }
 
-impl PgHasArrayType for TimelineRow<'_> {
+impl PgHasArrayType for EntryRow<'_> {
     fn array_type_info() -> PgTypeInfo {
-        PgTypeInfo::array_of("timeline_row")
+        PgTypeInfo::array_of("timeline_entry")
     }
 }
 
-/// Writes the rows and returns, row by row, the report count of those that were applied.
-pub(super) async fn upsert_rows(
+/// Writes rows, places and timeline entries of different sessions, sorted by key, in one call
+/// and, unless the connection is in one, one transaction. What became of each, in order.
+pub(super) async fn upsert_reports(
     connection: &mut PgConnection,
-    writes: &[SessionWrite<'_>],
-) -> Result<Vec<Option<i32>>, Error> {
-    let mut counts = vec![None; writes.len()];
-    if writes.is_empty() {
-        return Ok(counts);
-    }
+    writes: &[Write<'_>],
+) -> Result<Vec<Written>, Error> {
     let rows: Vec<SessionRow<'_>> = writes.iter().map(SessionRow::from).collect();
-    let query = sqlx::query(include_str!("sql/upsert_sessions.sql")).bind(rows);
+    let with_timeline = rows.iter().any(|row| !row.timeline.is_empty());
+    let query =
+        sqlx::query("SELECT session, tenant, count, version FROM upsert_reports($1, $2, $3, $4)")
+            .bind(writes.iter().map(|write| write.key).collect::<Vec<_>>())
+            .bind(
+                writes.iter().map(|write| PgTime::from(write.place.timestamp)).collect::<Vec<_>>(),
+            )
+            .bind(rows)
+            .bind(with_timeline);
+    let answers = query.fetch_all(connection).await?;
+    if answers.is_empty() {
+        let first = |write: &Write<'_>| {
+            let version = write.received.report.reported_at.into();
+            Written { count: Some(write.applied), version }
+        };
+        return Ok(writes.iter().map(first).collect());
+    }
     let index: HashMap<(&str, &str), usize> =
-        writes.iter().enumerate().map(|(index, write)| (write.key(), index)).collect();
-    for row in &query.fetch_all(connection).await? {
-        let key = (row.try_get(0)?, row.try_get(1)?);
-        let index = *index.get(&key).expect("Postgres answers with rows of this batch");
-        counts[index] = Some(row.try_get(2)?);
-    }
-    Ok(counts)
-}
-
-/// Adds the timeline entries of all reports, old ones included; the first one sent for an
-/// `elapsed_ms` stays.
-pub(super) async fn insert_timeline(
-    connection: &mut PgConnection,
-    batch: &[Received],
-    groups: &[Group],
-    settled: &[Settled],
-) -> Result<(), Error> {
-    let mut rows: Vec<TimelineRow<'_>> = Vec::new();
-    for (group, settled) in groups.iter().zip(settled) {
-        let start = rows.len();
-        let timestamp = settled.place.timestamp.into();
-        for &index in &group.reports {
-            let received = &batch[index];
-            let entries = received.report.timeline.iter();
-            rows.extend(entries.map(|entry| TimelineRow::new(received, timestamp, entry)));
+        writes.iter().enumerate().map(|(index, write)| (write.name(), index)).collect();
+    let mut written = vec![None; writes.len()];
+    for row in &answers {
+        let name = (row.try_get(0)?, row.try_get(1)?);
+        let index = *index.get(&name).expect("Postgres answers with rows of this batch");
+        // Those that were applied come first.
+        if written[index].is_none() {
+            written[index] = Some(Written { count: row.try_get(2)?, version: row.try_get(3)? });
         }
-        // Stable, so the first one sent comes first.
-        rows[start..].sort_by_key(|row| row.elapsed_ms);
     }
-    rows.dedup_by_key(|row| (row.session_id, row.tenant_id, row.elapsed_ms));
-    if rows.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(include_str!("sql/insert_timeline.sql")).bind(rows).execute(connection).await?;
-    Ok(())
+    let vanished = || Error::transient("a row vanished while it was written");
+    written.into_iter().map(|written| written.ok_or_else(vanished)).collect()
 }

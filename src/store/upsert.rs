@@ -1,53 +1,63 @@
 //! The upsert: a batch of reports in one transaction, exactly one row per session.
 //!
-//! 1. `session_places` says where on the time axis each session lives; new sessions are
-//!    placed there first, and whoever inserts first settles it for all.
-//! 2. The newest report of each session is upserted, if it is newer than what is stored.
-//! 3. Timeline entries are added.
-//!
-//! Plain statements over arrays of rows, sorted by one key throughout, so that any number of
-//! instances can write the same sessions at once without deadlocks.
+//! Nearly always that is one call of `upsert_reports` (migrations/0003_upsert.sql), one round
+//! trip. Only where a session has several reports in one batch are there two calls: the first
+//! report of each session, and then what the others come to, once it is known which version
+//! the row holds, and the row is locked.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection, Row};
-use uuid::Uuid;
+use sqlx::{Connection, PgConnection};
 
 use super::batch::{Group, Merge, group};
-use super::connect::Lease;
+use super::connect::{Kept, Lease};
 use super::partitions::Month;
-use super::rows::{SessionWrite, Settled, insert_timeline, upsert_rows};
+use super::rows::{Write, Written, upsert_reports};
 use super::types::PgTime;
 use super::{Applied, Error, Received, Store};
-use crate::report::{Place, UnixMs};
+use crate::report::Place;
 
 /// After a batch of more than this, its connection gives back the memory that it took. Growing
 /// the buffers again and again would cost more than it saves.
 const LARGE_BATCH_BYTES: usize = 512 * 1024;
 
 impl Store {
+    /// [`Store::upsert_on`] a connection for this batch alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn upsert(&self, batch: &[Received], limit: Duration) -> Result<Vec<Applied>, Error> {
+        self.upsert_on(&mut Kept::default(), batch, limit).await
+    }
+
     /// Stores a batch and returns once it is committed: what became of each report, in order.
-    /// Gives up after `limit`.
+    /// Gives up after `limit`. Uses the connection that is kept from the batch before, if one is.
     ///
     /// # Errors
     /// Nothing of the batch is stored then, or, where the connection broke during the commit,
     /// maybe all of it; calling again with the same batch is always right.
-    pub async fn upsert(&self, batch: &[Received], limit: Duration) -> Result<Vec<Applied>, Error> {
+    pub async fn upsert_on(
+        &self,
+        kept: &mut Kept,
+        batch: &[Received],
+        limit: Duration,
+    ) -> Result<Vec<Applied>, Error> {
         let groups = group(batch);
         let write = async {
-            let mut lease = Lease::take(&self.pool).await?;
+            let (mut lease, since) = kept.take(&self.pool).await?;
             let applied = self.write(&mut lease, batch, &groups).await?;
             let weight: usize = batch.iter().map(|one| one.report.weight_bytes()).sum();
             if weight > LARGE_BATCH_BYTES {
                 lease.shrink_buffers();
             }
-            lease.finish();
+            kept.put(lease, since);
             Ok(applied)
         };
         let result = self.within(limit, "upsert", write).await;
         if result.as_ref().is_err_and(Error::is_missing_partition) {
-            self.partitions.forget_all();
+            let make = self.make_missing(&groups);
+            self.within(limit, "make_partition", make).await?;
         }
         result
     }
@@ -58,162 +68,105 @@ impl Store {
         batch: &[Received],
         groups: &[Group],
     ) -> Result<Vec<Applied>, Error> {
-        let known = places(connection, groups.iter().map(|group| group.key).collect()).await?;
-        let mut settled: Vec<Settled> = groups
+        let place = |group: &Group| {
+            let first = &batch[group.reports[0]];
+            Place::of(&first.report, first.at, self.retention)
+        };
+        let firsts: Vec<Write<'_>> = groups
             .iter()
             .map(|group| {
-                if let Some(&timestamp) = known.get(&group.key) {
-                    return Settled::known(timestamp);
+                let received = &batch[group.reports[0]];
+                Write {
+                    key: group.key,
+                    place: place(group),
+                    received,
+                    created_at: received.at,
+                    applied: 1,
+                    entries_of: vec![received],
                 }
-                let first = &batch[group.reports[0]];
-                let place = Place::of(&first.report, first.at, self.retention);
-                Settled { place, is_new: true }
             })
             .collect();
-        for month in months(&settled) {
+        let months: HashSet<Month> =
+            firsts.iter().map(|write| Month::of(write.place.timestamp)).collect();
+        for month in months {
             self.ensure_partition(connection, month).await?;
         }
 
-        sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *connection).await?;
-        if settled.iter().any(|settled| settled.is_new) {
-            self.settle(connection, groups, &mut settled).await?;
+        let mut outcomes = vec![Applied::Stale; batch.len()];
+        let several = groups.len() < batch.len();
+        if several {
+            sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *connection).await?;
         }
-        let applied = apply(connection, batch, groups, &settled).await?;
-        insert_timeline(connection, batch, groups, &settled).await?;
-        sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
-        Ok(applied)
+        let written = upsert_reports(connection, &firsts).await?;
+        for (write, (group, written)) in firsts.iter().zip(groups.iter().zip(&written)) {
+            outcomes[group.reports[0]] = outcome(write, written);
+        }
+        if several {
+            apply_others(connection, batch, groups, &firsts, &written, &mut outcomes).await?;
+            sqlx::raw_sql("COMMIT").execute(connection).await?;
+        }
+        Ok(outcomes)
     }
 
-    /// Writes the places of new sessions. Where another transaction was faster, its place holds.
-    async fn settle(
-        &self,
-        connection: &mut PgConnection,
-        groups: &[Group],
-        settled: &mut [Settled],
-    ) -> Result<(), Error> {
-        let new = || groups.iter().zip(&*settled).filter(|(_, settled)| settled.is_new);
-        let keys: Vec<Uuid> = new().map(|(group, _)| group.key).collect();
-        let times: Vec<PgTime> = new().map(|(_, s)| s.place.timestamp.into()).collect();
-        let won: Vec<Uuid> = sqlx::query_scalar(
-            r#"INSERT INTO session_places (key, "timestamp")
-               SELECT * FROM unnest($1::uuid[], $2::timestamptz[])
-               ON CONFLICT (key) DO NOTHING
-               RETURNING key"#,
-        )
-        .bind(&keys)
-        .bind(&times)
-        .fetch_all(&mut *connection)
-        .await?;
-        if won.len() == keys.len() {
-            return Ok(());
+    /// A partition is gone that this instance saw, or sessions live in a month that it did not
+    /// expect: makes what is missing, so that the next try succeeds.
+    async fn make_missing(&self, groups: &[Group]) -> Result<(), Error> {
+        self.partitions.forget_all();
+        let mut lease = Lease::take(&self.pool).await?;
+        let places: Vec<PgTime> =
+            sqlx::query_scalar(r#"SELECT "timestamp" FROM session_places WHERE key = ANY($1)"#)
+                .bind(groups.iter().map(|group| group.key).collect::<Vec<_>>())
+                .fetch_all(&mut *lease)
+                .await?;
+        let months: HashSet<Month> =
+            places.into_iter().map(|time| Month::of(time.into())).collect();
+        for month in months {
+            self.ensure_partition(&mut lease, month).await?;
         }
-        let won: HashSet<Uuid> = won.into_iter().collect();
-        let lost = keys.into_iter().filter(|key| !won.contains(key)).collect();
-        let theirs = places(connection, lost).await?;
-        for (group, settled) in groups.iter().zip(settled) {
-            if let Some(&timestamp) = theirs.get(&group.key) {
-                *settled = Settled::known(timestamp);
-                if !self.partitions.is_known(Month::of(timestamp)) {
-                    return Err(Error::transient("another instance placed a session elsewhere"));
-                }
-            } else if settled.is_new && !won.contains(&group.key) {
-                return Err(Error::transient("a place vanished while it was read"));
-            }
-        }
+        lease.finish();
         Ok(())
     }
 }
 
-/// Upserts one row per session and says what became of each report.
-async fn apply(
+/// Writes what the second and later reports of each session come to.
+async fn apply_others(
     connection: &mut PgConnection,
     batch: &[Received],
     groups: &[Group],
-    settled: &[Settled],
-) -> Result<Vec<Applied>, Error> {
-    // A session with several reports in one batch is merged as if they came one by one; that
-    // needs the stored version, locked. All rows are locked then, in the order in which they
-    // are written, and no other.
-    let several = groups.iter().any(|group| group.reports.len() > 1);
-    let stored =
-        if several { versions(connection, batch, groups, settled).await? } else { HashMap::new() };
-    let mut outcomes = vec![Applied::Stale; batch.len()];
-    let mut rows = Vec::with_capacity(groups.len());
-    for (group, settled) in groups.iter().zip(settled) {
-        let merge = Merge::of(group, batch, stored.get(&group.key).copied());
-        for (&index, outcome) in group.reports.iter().zip(merge.outcomes) {
+    firsts: &[Write<'_>],
+    written: &[Written],
+    outcomes: &mut [Applied],
+) -> Result<(), Error> {
+    let mut writes = Vec::new();
+    for (group, (first, written)) in groups.iter().zip(firsts.iter().zip(written)) {
+        let others = &group.reports[1..];
+        let Some(&second) = others.first() else { continue };
+        let merge = Merge::of(others, batch, written.version);
+        for (&index, outcome) in others.iter().zip(merge.outcomes) {
             outcomes[index] = outcome;
         }
-        if let Some(newest) = merge.newest {
-            let created_at = batch[group.reports[0]].at;
-            let (received, applied) = (&batch[newest], merge.applied);
-            rows.push(SessionWrite { group, settled, received, created_at, applied });
-        }
+        writes.push(Write {
+            key: group.key,
+            place: first.place,
+            // Where all are old, any will do: it changes nothing but the timeline.
+            received: &batch[merge.newest.unwrap_or(second)],
+            created_at: first.created_at,
+            applied: merge.applied,
+            entries_of: others.iter().map(|&index| &batch[index]).collect(),
+        });
     }
-    let counts = upsert_rows(connection, &rows).await?;
-
-    let mut refused = Vec::new();
-    let mut lost = Vec::new();
-    for (row, count) in rows.iter().zip(counts) {
-        match count {
-            None => refused.push(row.group),
-            Some(count) if row.settled.is_new => debug_assert!(count >= row.applied),
-            Some(count) if count == row.applied => lost.push(row),
-            Some(_) if several => {}
-            Some(_) => outcomes[row.group.reports[0]] = Applied::Updated,
-        }
-    }
-    if !lost.is_empty() {
-        // Sessions with a place had no row: they were pruned, place and row together, after
-        // their places were read, and may live elsewhere by now. The next try finds out.
-        let now = places(connection, lost.iter().map(|row| row.group.key).collect()).await?;
-        let is_there =
-            |row: &&SessionWrite<'_>| now.get(&row.group.key) == Some(&row.settled.place.timestamp);
-        if !lost.iter().all(is_there) {
-            return Err(Error::transient("a session was pruned while it was written"));
-        }
-    }
-    if !refused.is_empty() {
-        let stored = versions(connection, batch, groups, settled).await?;
-        for group in refused {
-            let index = group.reports[0];
-            let own = PgTime::from(batch[index].report.reported_at);
-            let is_same = stored.get(&group.key) == Some(&own);
-            outcomes[index] = if is_same { Applied::Duplicate } else { Applied::Stale };
-        }
-    }
-    Ok(outcomes)
+    upsert_reports(connection, &writes).await.map(drop)
 }
 
-fn months(settled: &[Settled]) -> HashSet<Month> {
-    settled.iter().map(|settled| Month::of(settled.place.timestamp)).collect()
-}
-
-async fn places(
-    connection: &mut PgConnection,
-    keys: Vec<Uuid>,
-) -> Result<HashMap<Uuid, UnixMs>, Error> {
-    let rows = sqlx::query(r#"SELECT key, "timestamp" FROM session_places WHERE key = ANY($1)"#)
-        .bind(keys)
-        .fetch_all(connection)
-        .await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<PgTime, _>(1)?.into()))).collect()
-}
-
-/// Versions of the rows that exist, by key, locked in the order in which rows are written.
-async fn versions(
-    connection: &mut PgConnection,
-    batch: &[Received],
-    groups: &[Group],
-    settled: &[Settled],
-) -> Result<HashMap<Uuid, PgTime>, Error> {
-    let first = |group: &Group| &batch[group.reports[0]];
-    let rows = sqlx::query(include_str!("sql/select_versions.sql"))
-        .bind(groups.iter().map(|group| group.key).collect::<Vec<_>>())
-        .bind(groups.iter().map(|g| first(g).report.session_id.as_str()).collect::<Vec<_>>())
-        .bind(groups.iter().map(|group| first(group).tenant.as_str()).collect::<Vec<_>>())
-        .bind(settled.iter().map(|s| PgTime::from(s.place.timestamp)).collect::<Vec<_>>())
-        .fetch_all(connection)
-        .await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+/// What became of a session's first report in a batch.
+fn outcome(write: &Write<'_>, written: &Written) -> Applied {
+    match written.count {
+        // Only an insert starts at what it brought.
+        Some(count) if count == write.applied => Applied::Stored,
+        Some(_) => Applied::Updated,
+        None if written.version == PgTime::from(write.received.report.reported_at) => {
+            Applied::Duplicate
+        }
+        None => Applied::Stale,
+    }
 }
