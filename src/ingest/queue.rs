@@ -41,7 +41,7 @@ impl Default for Bounds {
             queue_bytes: 32 * 1024 * 1024,
             batch_reports: 500,
             batch_bytes: 4 * 1024 * 1024,
-            worth_bytes: 64 * 1024,
+            worth_bytes: 96 * 1024,
             in_flight: 4,
         }
     }

@@ -275,6 +275,29 @@ async fn a_full_queue_says_so_at_once() {
     assert!(server.metric("ingest_queue_bytes").await.abs() < 0.5);
 }
 
+/// A batch that waits for a lock does not hold up those behind it.
+#[tokio::test]
+async fn a_stuck_batch_is_not_waited_for() {
+    let server = Arc::new(Server::start().await);
+    let report = |id: &str| json!({"sessionId": id, "timestamp": now_ms()}).to_string();
+    assert_eq!(server.post(report("stuck")).await.status, 200);
+    let mut locker = server.database.connect().await;
+    let lock = "BEGIN; SELECT FROM sessions WHERE session_id = 'stuck' FOR UPDATE";
+    sqlx::raw_sql(lock).execute(&mut locker).await.expect("locks");
+    let stuck = tokio::spawn({
+        let (server, report) = (Arc::clone(&server), report("stuck"));
+        async move { server.post(report).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for number in 0..20 {
+        let answer = server.post(report(&format!("free{number}"))).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    assert!(!stuck.is_finished(), "it waits for the lock");
+    sqlx::raw_sql("ROLLBACK").execute(&mut locker).await.expect("unlocks");
+    assert_eq!(stuck.await.expect("answered").status, 200);
+}
+
 /// What validation lets through and Postgres refuses fails alone, and is kept.
 #[tokio::test]
 async fn a_poison_row_fails_alone() {

@@ -140,6 +140,67 @@ async fn partitions_are_there_ahead_of_time_and_on_demand() {
     server.database.execute("DROP TABLE sessions_2026_12, session_timeline_2026_12").await;
     server.clock_ms.fetch_add(60_000, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(server.post(body("next", MONTH_END_MS + 60_000, 1)).await.status, 200);
+    // The same, for a session that is placed in it and goes on; no report of now is.
+    server.database.execute("DROP TABLE sessions_2026_09, session_timeline_2026_09").await;
+    assert_eq!(server.post(body("old", MONTH_END_MS + 60_000, 2)).await.status, 200);
+    assert_eq!(server.database.lines(on_demand).await, ["sessions_2026_09"]);
+}
+
+/// What pruning removes together, somebody removes apart.
+#[tokio::test]
+async fn rows_and_places_that_were_deleted_by_hand_come_back() {
+    let server = Server::at(NOW_MS).await;
+    for id in ["no row", "no place", "both"] {
+        assert_eq!(server.post(body(id, NOW_MS, 1)).await.status, 200);
+    }
+    server.database.execute("DELETE FROM sessions WHERE session_id = 'no row'").await;
+    let place = "DELETE FROM session_places WHERE key = session_key('default', 'no place')";
+    server.database.execute(place).await;
+    // Newer, but from a clock so far ahead that it is placed at its receipt, like the first one.
+    let next = |id| body(id, NOW_MS, 1).replace(r#""timestamp":"#, r#""note":1,"timestamp":1"#);
+    let batch: Vec<String> = ["no row", "no place", "both", "new"].map(next).into();
+    let answer = server.post_batch(format!("[{}]", batch.join(","))).await;
+    assert_eq!(answer.json()["accepted"], 4, "{}", answer.text);
+    for (id, reports) in [("no row", 1), ("no place", 2), ("both", 2), ("new", 1)] {
+        let expected = format!("1 rows, {reports} reports, played 1");
+        assert_eq!(row(&server.database, id).await, expected, "{id}");
+    }
+    let places = "SELECT count(*) FROM session_places p JOIN sessions s
+                  ON p.key = session_key(s.tenant_id, s.session_id) AND p.\"timestamp\" = s.\"timestamp\"";
+    assert_eq!(server.database.number(places).await, 4);
+}
+
+/// Two instances hear of the same sessions for the first time, in the same moment: the one that
+/// comes second finds rows where it looked and saw none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_instances_begin_the_same_sessions_at_once() {
+    const SESSIONS: usize = 100;
+    const ROUNDS: usize = 30;
+    let database = Database::new().await;
+    let options = || ServerOptions { now_ms: Some(NOW_MS), ..ServerOptions::default() };
+    let servers =
+        [Server::with(options(), &database).await, Server::with(options(), &database).await];
+    let mut stored = [0, 0];
+    for round in 0..ROUNDS {
+        let lines: Vec<String> =
+            (0..SESSIONS).map(|session| body(&format!("{round}-{session}"), NOW_MS, 1)).collect();
+        let batch = format!("[{}]", lines.join(","));
+        let (one, two) =
+            tokio::join!(servers[0].post_batch(batch.clone()), servers[1].post_batch(batch));
+        for (stored, answer) in stored.iter_mut().zip([one, two]) {
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            *stored +=
+                statuses(&answer.json()).iter().filter(|status| **status == "stored").count();
+        }
+    }
+    // One of the two stored a session, the other saw its duplicate.
+    assert_eq!(stored[0] + stored[1], SESSIONS * ROUNDS, "{stored:?}");
+    let all = i64::try_from(SESSIONS * ROUNDS).expect("small");
+    let once = "SELECT count(*) FROM sessions WHERE report_count = 1";
+    assert_eq!(database.number(once).await, all);
+    assert_eq!(database.number("SELECT count(*) FROM session_timeline").await, 2 * all);
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(database.number(deadlocks).await, 0);
 }
 
 #[tokio::test]
