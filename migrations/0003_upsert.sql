@@ -1,4 +1,4 @@
--- The upsert as one call, which is one round trip and one transaction (docs/adr/0014-one-call.md).
+-- The upsert as one call, which is one round trip and one transaction (docs/adr/0014-the-upsert-is-one-call.md).
 --
 -- Statements over arrays, each with a snapshot of its own, as if a client sent them one by one.
 -- Reports come sorted by key, and every statement goes through them in that order, so that any
@@ -7,21 +7,6 @@
 -- Types and function are no more than the server's side of a statement. A version that writes
 -- other columns brings ones of its own, so that servers of both versions can write at the same
 -- time. `session_row` and `timeline_row` are those of the version before.
-
--- Reports of running sessions are compressed again and again: LZ4 takes a fifth of the time of
--- Postgres' own method, for a sixth more space. Not every Postgres is built with it.
-DO $$
-DECLARE
-    partition regclass;
-BEGIN
-    FOR partition IN SELECT relid FROM pg_catalog.pg_partition_tree('sessions') LOOP
-        EXECUTE pg_catalog.format(
-            'ALTER TABLE %s ALTER COLUMN payload SET COMPRESSION lz4', partition);
-    END LOOP;
-EXCEPTION WHEN feature_not_supported THEN
-    RAISE DEBUG 'this PostgreSQL has no LZ4';
-END
-$$;
 
 CREATE TYPE timeline_entry AS (
     elapsed_ms           bigint,

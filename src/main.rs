@@ -17,9 +17,9 @@ fn main() -> ExitCode {
     runtime.block_on(Cli::parse().run())
 }
 
-/// Half of the processors, for Postgres is usually on the same machine and needs more than we
-/// do: threads that wake each other for one report take a fifth of our time (docs/performance.md).
-/// The runtime's own variable still counts.
+/// Threads for half of the processors: Postgres is usually on the same machine and needs more
+/// than we do (docs/adr/0016-half-of-the-processors.md).
+#[expect(clippy::disallowed_methods, reason = "the runtime's own variable, read before ours")]
 fn runtime() -> std::io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {

@@ -17,10 +17,10 @@ use crate::report::UnixMs;
 const MONTHS_AHEAD: i32 = 3;
 const MAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Partitioned tables with the storage settings of their partitions. Rows of running sessions
-/// are updated in place, which needs room on their page.
-const TABLES: [(&str, &str); 2] =
-    [("sessions", "WITH (fillfactor = 70)"), ("session_timeline", "")];
+/// Partitioned tables with the storage settings of their partitions, and the column that is
+/// compressed. Rows of running sessions are updated in place, which needs room on their page.
+const TABLES: [(&str, &str, Option<&str>); 2] =
+    [("sessions", "WITH (fillfactor = 70)", Some("payload")), ("session_timeline", "", None)];
 
 /// A month of the time axis, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,7 +36,7 @@ impl Month {
     /// The month that a partition holds, from its name.
     pub(super) fn of_partition(name: &str) -> Option<Self> {
         let month =
-            TABLES.iter().find_map(|(table, _)| name.strip_prefix(table)?.strip_prefix('_'))?;
+            TABLES.iter().find_map(|(table, ..)| name.strip_prefix(table)?.strip_prefix('_'))?;
         let (year, month) = month.split_once('_')?;
         Some(Self(Date::new(year.parse().ok()?, month.parse().ok()?, 1).ok()?))
     }
@@ -120,13 +120,16 @@ impl Store {
         // wait for running queries of the whole table. A table of that name that was detached
         // is attached again.
         let mut sql = format!("BEGIN; {LOCK};");
-        for (table, storage) in TABLES {
+        for (table, storage, compressed) in TABLES {
             let partition = month.partition(table);
+            let compress =
+                compressed.map(|column| compress(&partition, column)).unwrap_or_default();
             sql.push_str(&format!(
                 "DO $$ BEGIN
                    IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = '{table}'::regclass
                                   AND inhrelid = to_regclass('{partition}')) THEN
                      CREATE TABLE IF NOT EXISTS {partition} (LIKE {table} INCLUDING ALL EXCLUDING INDEXES) {storage};
+                     {compress}
                      ALTER TABLE {table} ATTACH PARTITION {partition}
                        FOR VALUES FROM ('{start} 00:00:00+00') TO ('{end} 00:00:00+00');
                    END IF;
@@ -139,6 +142,17 @@ impl Store {
         self.partitions.learn(month);
         Ok(())
     }
+}
+
+/// LZ4 for a column, in PL/pgSQL: reports of running sessions are compressed again and again,
+/// and Postgres' own method takes several times as long (docs/adr/0015-lz4-for-payloads.md). Not
+/// every Postgres is built with it.
+fn compress(partition: &str, column: &str) -> String {
+    format!(
+        "IF (SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression') THEN
+           ALTER TABLE {partition} ALTER COLUMN {column} SET COMPRESSION lz4;
+         END IF;"
+    )
 }
 
 #[cfg(test)]

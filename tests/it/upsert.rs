@@ -132,6 +132,14 @@ async fn partitions_are_there_ahead_of_time_and_on_demand() {
         "sessions_2027_02",
     ];
     assert_eq!(server.database.lines(partitions).await, ahead);
+    let compression =
+        "SELECT DISTINCT a.attcompression::text FROM pg_inherits i JOIN pg_attribute a
+                       ON a.attrelid = i.inhrelid AND a.attname = 'payload'
+                       WHERE i.inhparent = 'sessions'::regclass";
+    let has_lz4 = "SELECT ('lz4' = ANY (enumvals))::int::bigint FROM pg_settings
+                   WHERE name = 'default_toast_compression'";
+    let expected = if server.database.number(has_lz4).await == 1 { "l" } else { "" };
+    assert_eq!(server.database.lines(compression).await, [expected]);
     // 80 days back, within the 90 that are kept.
     assert_eq!(server.post(body("old", MONTH_END_MS - 80 * 86_400_000, 1)).await.status, 200);
     let on_demand = "SELECT tableoid::regclass::text FROM sessions WHERE session_id = 'old'";
