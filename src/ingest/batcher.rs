@@ -77,10 +77,9 @@ impl Batcher {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a task with the next batch, if that is to leave now.
+    /// Starts a task for each batch that is to leave now.
     fn start(&self, mut queue: MutexGuard<'_, Queue>) {
-        if let Some(batch) = queue.cut(&self.0.budget.bounds) {
-            drop(queue);
+        while let Some(batch) = queue.cut(&self.0.budget.bounds) {
             let flight = Flight { batcher: self.clone(), is_prompt: true, has_landed: false };
             self.0.batches.spawn(flight.run(batch));
         }

@@ -68,17 +68,13 @@ impl Store {
         batch: &[Received],
         groups: &[Group],
     ) -> Result<Vec<Applied>, Error> {
-        let place = |group: &Group| {
-            let first = &batch[group.reports[0]];
-            Place::of(&first.report, first.at, self.retention)
-        };
         let firsts: Vec<Write<'_>> = groups
             .iter()
             .map(|group| {
                 let received = &batch[group.reports[0]];
                 Write {
                     key: group.key,
-                    place: place(group),
+                    place: Place::of(&received.report, received.at, self.retention),
                     received,
                     created_at: received.at,
                     applied: 1,
