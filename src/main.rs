@@ -4,8 +4,10 @@ use std::num::NonZero;
 use std::process::ExitCode;
 
 use clap::Parser;
-use media3watch::cli::Cli;
-use tokio::runtime::{Builder, Runtime};
+use media3watch::cli::{self, Cli};
+use tokio::runtime::Builder;
+
+const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 
 /// Better than the system's under many threads, above all musl's in the container.
 #[global_allocator]
@@ -13,20 +15,28 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     keep_pages_small();
-    let runtime = runtime().expect("a system that can start threads");
-    runtime.block_on(Cli::parse().run())
+    let threads = match worker_threads() {
+        Ok(threads) => threads,
+        Err(error) => return cli::refuse(&error),
+    };
+    let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    runtime.expect("a system that can start threads").block_on(Cli::parse().run())
 }
 
 /// Threads for half of the processors: Postgres is usually on the same machine and needs more
-/// than we do (docs/adr/0016-half-of-the-processors.md).
-#[expect(clippy::disallowed_methods, reason = "the runtime's own variable, read before ours")]
-fn runtime() -> std::io::Result<Runtime> {
-    let mut builder = Builder::new_multi_thread();
-    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+/// than we do (docs/adr/0016-half-of-the-processors.md). The runtime's own variable still counts,
+/// but not its panic where that is no number.
+#[expect(clippy::disallowed_methods, reason = "the runtime is made before the configuration")]
+fn worker_threads() -> Result<usize, String> {
+    let value = std::env::var(WORKER_THREADS).unwrap_or_default();
+    if value.trim().is_empty() {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        builder.worker_threads(processors.div_ceil(2));
+        return Ok(processors.div_ceil(2));
     }
-    builder.enable_all().build()
+    let number = value.trim().parse::<NonZero<u8>>();
+    number.map(|number| number.get().into()).map_err(|_| {
+        format!("{WORKER_THREADS} is {value:?}: a whole number from 1 to 255 is allowed")
+    })
 }
 
 /// The allocator asks for huge pages, and a few small objects in each of them make 20 MB out of

@@ -96,10 +96,7 @@ impl Cli {
             Command::Version(args) => version::run(&args),
             command => match Config::load(&environment) {
                 Ok(config) => run_configured(command, config).await,
-                Err(error) => {
-                    complain(&error.to_string());
-                    return ExitCode::from(2);
-                }
+                Err(error) => return refuse(&error.to_string()),
             },
         };
         match done {
@@ -110,6 +107,12 @@ impl Cli {
             }
         }
     }
+}
+
+/// Says what is wrong with the configuration: exit status 2.
+pub fn refuse(error: &str) -> ExitCode {
+    complain(error);
+    ExitCode::from(2)
 }
 
 async fn run_configured(command: Command, config: Config) -> anyhow::Result<ExitCode> {

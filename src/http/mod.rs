@@ -33,6 +33,8 @@ pub const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Most reports in a batch request.
 pub const MAX_BATCH_REPORTS: usize = 1_000;
 
+/// Answer to paths that are no route.
+const NO_SUCH_PATH: Error = Error::NotFound("no such path");
 /// What the paths of single sessions begin with.
 const SESSIONS: &str = "/v1/sessions/";
 /// Their template.
@@ -74,6 +76,6 @@ pub fn metrics_router(app: Arc<App>) -> Router {
 fn finish(app: Arc<App>, routes: Router<Arc<App>>) -> Router {
     routes
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        .fallback(async || Error::NotFound("no such path"))
+        .fallback(async || NO_SUCH_PATH)
         .with_state(app)
 }

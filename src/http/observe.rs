@@ -7,13 +7,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Version};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use axum::response::Response;
 use serde_json::json;
 use tower::ServiceExt;
 
 use super::error::Error;
-use super::{ROUTES, SESSION, SESSIONS};
+use super::{NO_SUCH_PATH, ROUTES, SESSION, SESSIONS};
 use crate::app::App;
 use crate::auth::Tenant;
 
@@ -39,41 +39,45 @@ pub(super) async fn observe(app: Arc<App>, router: Router, request: Request) -> 
     let method = request.method().as_str();
     let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
     let is_http1 = request.version() <= Version::HTTP_11;
-    let route = route(request.uri().path());
+    let is_head = request.method() == Method::HEAD;
+    let template = template(request.uri().path());
     // Logs what it has also when the client hangs up and this future is dropped.
-    let mut line =
-        Line { app: &app, method, route, request_id: &request_id, started, answered: false };
+    let mut line = Line { app: &app, method, request_id: &request_id, started, answered: false };
 
     let mut response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
     let error = response.extensions_mut().remove::<Error>();
     if let Some(error) = &error {
         write_error(&app, &mut response, error, &request_id);
+        if is_head {
+            // hyper leaves the body out on HTTP/1 only.
+            *response.body_mut() = Body::empty();
+        }
     }
+    let is_routed = error.as_ref() != Some(&NO_SUCH_PATH);
     let id = HeaderValue::from_str(&request_id).expect("checked when it was taken");
     response.headers_mut().insert(REQUEST_ID, id);
     if is_http1 && app.stopping.is_cancelled() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    line.answered(&response, error.as_ref());
+    let route = if is_routed { template } else { "unmatched" };
+    line.answered(&response, route, error.as_ref());
     response
 }
 
 struct Line<'a> {
     app: &'a App,
     method: &'static str,
-    route: &'static str,
     request_id: &'a str,
     started: Instant,
     answered: bool,
 }
 
 impl Line<'_> {
-    fn answered(&mut self, response: &Response, error: Option<&Error>) {
+    fn answered(&mut self, response: &Response, route: &str, error: Option<&Error>) {
         self.answered = true;
         let took = self.started.elapsed();
         let status = response.status().as_u16();
         let extensions = response.extensions();
-        let route = self.route;
         self.app.metrics.http_request(self.method, route, status, took);
         let tenant = extensions.get::<Seen>().map_or("", |seen| seen.tenant.as_str());
         let outcome = error
@@ -122,7 +126,7 @@ impl Drop for Line<'_> {
 }
 
 /// The template of a path, as a label: never the path itself.
-fn route(path: &str) -> &'static str {
+fn template(path: &str) -> &'static str {
     let mut templates = ROUTES.iter().map(|(_, template)| *template);
     let is_session =
         || path.strip_prefix(SESSIONS).is_some_and(|id| !id.is_empty() && !id.contains('/'));

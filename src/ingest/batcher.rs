@@ -80,7 +80,7 @@ impl Batcher {
     /// Starts a task for each batch that is to leave now.
     fn start(&self, mut queue: MutexGuard<'_, Queue>) {
         while let Some(batch) = queue.cut(&self.0.budget.bounds) {
-            let flight = Flight { batcher: self.clone(), is_prompt: true, has_landed: false };
+            let flight = Flight { batcher: self.clone(), is_prompt: true };
             self.0.batches.spawn(flight.run(batch));
         }
     }
@@ -104,7 +104,7 @@ impl Batcher {
         let mut parts = vec![(0, reports.len())];
         let mut hold = Hold::since(oldest);
         while let Some((start, end)) = parts.pop() {
-            match self.0.store.upsert_on(kept, &reports[start..end], hold.limit()).await {
+            match self.0.store.upsert(kept, &reports[start..end], hold.limit()).await {
                 Ok(applied) => {
                     for (index, applied) in (start..end).zip(applied) {
                         settle(index, applied.into());
@@ -135,7 +135,6 @@ impl Batcher {
 struct Flight {
     batcher: Batcher,
     is_prompt: bool,
-    has_landed: bool,
 }
 
 impl Flight {
@@ -167,15 +166,15 @@ impl Flight {
         queue.landed(self.is_prompt);
         let next = queue.cut(&self.batcher.0.budget.bounds);
         self.is_prompt = true;
-        self.has_landed = next.is_none();
+        self.batcher.start(queue);
         next
     }
 }
 
 impl Drop for Flight {
-    /// After a panic: what waits must not wait for ever.
+    /// After a panic, what waits must not wait for ever. (When the runtime ends, it must.)
     fn drop(&mut self) {
-        if !self.has_landed {
+        if std::thread::panicking() {
             let mut queue = self.batcher.queue();
             queue.landed(self.is_prompt);
             self.batcher.start(queue);

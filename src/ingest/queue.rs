@@ -3,7 +3,7 @@
 //! While nothing is under way, a report leaves at once: it never waits for company. While a
 //! batch is, reports gather, and leave when it has landed, or beside it when they are worth a
 //! transaction of their own. So batches are small when latency counts and large when
-//! throughput does, without a timer (docs/adr/0003-natural-batching.md).
+//! throughput does, without a timer (docs/adr/0017-one-batch-at-a-time.md).
 
 use std::collections::VecDeque;
 use std::sync::Arc;

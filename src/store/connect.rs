@@ -42,7 +42,8 @@ pub struct PoolSize {
 
 /// A connection on loan from the pool. It goes back only when its user says that all went
 /// well; otherwise (an error, a time-out, a client that hung up) it may be dead or stand in a
-/// broken transaction, and its socket is closed, which makes Postgres roll back.
+/// broken transaction, and its socket is closed. Postgres then rolls an open transaction back;
+/// a statement that is one by itself it may yet finish.
 pub(super) struct Lease(Option<PoolConnection<Postgres>>);
 
 impl Lease {
@@ -76,8 +77,13 @@ impl Kept {
         }
     }
 
-    pub(super) fn put(&mut self, lease: Lease, since: Instant) {
-        self.0 = Some((lease, since));
+    /// Keeps the connection, unless others would have to wait for it.
+    pub(super) fn put(&mut self, lease: Lease, since: Instant, pool: &PgPool) {
+        if pool.num_idle() > 0 || pool.size() < pool.options().get_max_connections() {
+            self.0 = Some((lease, since));
+        } else {
+            lease.finish();
+        }
     }
 }
 

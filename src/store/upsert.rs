@@ -23,21 +23,14 @@ use crate::report::Place;
 const LARGE_BATCH_BYTES: usize = 512 * 1024;
 
 impl Store {
-    /// [`Store::upsert_on`] a connection for this batch alone.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn upsert(&self, batch: &[Received], limit: Duration) -> Result<Vec<Applied>, Error> {
-        self.upsert_on(&mut Kept::default(), batch, limit).await
-    }
-
     /// Stores a batch and returns once it is committed: what became of each report, in order.
     /// Gives up after `limit`. Uses the connection that is kept from the batch before, if one is.
     ///
     /// # Errors
-    /// Nothing of the batch is stored then, or, where the connection broke during the commit,
-    /// maybe all of it; calling again with the same batch is always right.
-    pub async fn upsert_on(
+    /// Nothing of the batch is stored then, or, where Postgres did not answer (the connection
+    /// broke, the time was up), maybe all of it, maybe a moment later. Calling again with the
+    /// same batch is always right; what was stored is a duplicate then.
+    pub async fn upsert(
         &self,
         kept: &mut Kept,
         batch: &[Received],
@@ -51,13 +44,13 @@ impl Store {
             if weight > LARGE_BATCH_BYTES {
                 lease.shrink_buffers();
             }
-            kept.put(lease, since);
+            kept.put(lease, since, &self.pool);
             Ok(applied)
         };
         let result = self.within(limit, "upsert", write).await;
         if result.as_ref().is_err_and(Error::is_missing_partition) {
             let make = self.make_missing(&groups);
-            self.within(limit, "make_partition", make).await?;
+            self.within(limit / 2, "make_partition", make).await?;
         }
         result
     }

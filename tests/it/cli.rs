@@ -171,6 +171,21 @@ fn config_check_says_yes_or_names_all_mistakes_at_once() {
     assert!(serve.err.contains("15 wrong environment variables"));
 }
 
+/// The runtime would panic over these.
+#[test]
+fn a_wrong_number_of_threads_is_said_and_an_empty_one_is_none() {
+    for wrong in ["two", "0", "-1", "256"] {
+        let ran = run(&["config", "check"], &[("TOKIO_WORKER_THREADS", wrong)]);
+        assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{wrong}");
+        let said = format!("TOKIO_WORKER_THREADS is {wrong:?}: a whole number from 1 to 255");
+        assert!(ran.err.contains(&said), "{}", ran.err);
+    }
+    for right in ["", " 2 ", "1"] {
+        let ran = run(&["config", "check"], &[("TOKIO_WORKER_THREADS", right)]);
+        assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{right:?}");
+    }
+}
+
 #[test]
 fn config_show_tells_values_and_sources_and_no_secrets() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use media3watch::auth::Tenant;
 use media3watch::report::{self, UnixMs};
-use media3watch::store::{Applied, Received};
+use media3watch::store::{Applied, Kept, Received};
 use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 use serde_json::{Value, json};
@@ -221,7 +221,7 @@ async fn the_same_id_in_two_tenants_is_two_sessions() {
     };
     let store = &server.app.store;
     let applied = store
-        .upsert(&[received("a", 1), received("b", 2)], Duration::from_secs(5))
+        .upsert(&mut Kept::default(), &[received("a", 1), received("b", 2)], Duration::from_secs(5))
         .await
         .expect("stored");
     assert_eq!(applied, [Applied::Stored, Applied::Stored]);

@@ -61,6 +61,14 @@ async fn http_2_works_without_tls() {
         let answer = answer.expect("an answer");
         assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_2));
     }
+    // An answer to HEAD has no body, one that is an error too.
+    for path in ["/health", "/nowhere", "/v1/sessions", "/v1/sessions/s"] {
+        let by_get = client.get(server.url(path)).send().await.expect("an answer").status();
+        let answer = client.head(server.url(path)).send().await.expect("an answer");
+        assert_eq!(answer.status(), by_get, "{path}");
+        assert!(answer.headers().contains_key("content-length"), "{path}");
+        assert!(answer.bytes().await.expect("an end").is_empty(), "{path}");
+    }
     let large = post("s".to_owned()).body("x".repeat(2_000_000)).send().await;
     assert_eq!(large.expect("an answer").status(), 413);
     assert_eq!(post("s".to_owned()).send().await.expect("an answer").status(), 200);
