@@ -36,6 +36,7 @@ use crate::report::{Retention, SessionReport, UnixMs};
 use crate::telemetry::Metrics;
 use connect::{Lease, SESSION_SETTINGS, Trust};
 use partitions::Partitions;
+use upsert::AllNew;
 
 /// A session with its timeline is read by its key.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,6 +79,7 @@ pub struct Store {
     trust: Arc<Trust>,
     retention: Retention,
     partitions: Partitions,
+    all_new: AllNew,
     metrics: Arc<Metrics>,
 }
 
@@ -92,7 +94,8 @@ impl Store {
     ) -> Self {
         let trust = Arc::new(Trust::default());
         let pool = connect::pool(options, size, Arc::clone(&trust));
-        Self { pool, trust, retention, partitions: Partitions::default(), metrics }
+        let (partitions, all_new) = (Partitions::default(), AllNew::default());
+        Self { pool, trust, retention, partitions, all_new, metrics }
     }
 
     /// Whether Postgres answers, within `limit`.

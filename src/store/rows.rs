@@ -1,12 +1,14 @@
-//! A batch as `upsert_reports` (migrations/0003_upsert.sql) is given it: one array of composite
-//! values, whose fields are in the order of the types `session_report` and `timeline_entry`.
+//! A batch as the functions of migrations/0004_new_sessions.sql are given it: one array of
+//! composite values, whose fields are in the order of the types `session_report` and
+//! `timeline_entry`.
 //!
 //! Not an array per column: Postgres would unnest each of them by itself, which takes a third
 //! of the statement's time (docs/adr/0011-rows-as-one-array.md).
 
 use std::collections::HashMap;
 
-use sqlx::postgres::{PgHasArrayType, PgTypeInfo};
+use sqlx::postgres::{PgArguments, PgHasArrayType, PgTypeInfo};
+use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres, Row, Type};
 use uuid::Uuid;
 
@@ -44,6 +46,14 @@ pub(super) struct Written {
     pub(super) count: Option<i32>,
     /// `reported_at` of the row.
     pub(super) version: PgTime,
+}
+
+impl Written {
+    /// As the session's first report leaves it.
+    pub(super) fn first(write: &Write<'_>) -> Self {
+        let version = write.received.report.reported_at.into();
+        Self { count: Some(write.applied), version }
+    }
 }
 
 /// The composite type `session_report`.
@@ -188,29 +198,23 @@ impl PgHasArrayType for EntryRow<'_> {
 }
 
 /// Writes rows, places and timeline entries of different sessions, sorted by key, in one call
-/// and, unless the connection is in one, one transaction. What became of each, in order.
+/// and, unless the connection is in one, one transaction, if all of the sessions are new.
+/// Otherwise writes nothing: `false`.
+pub(super) async fn insert_reports(
+    connection: &mut PgConnection,
+    writes: &[Write<'_>],
+) -> Result<bool, Error> {
+    let answer = call("SELECT insert_reports($1, $2, $3, $4)", writes).fetch_one(connection);
+    Ok(answer.await?.try_get(0)?)
+}
+
+/// The same, whatever the sessions are. What became of each, in order.
 pub(super) async fn upsert_reports(
     connection: &mut PgConnection,
     writes: &[Write<'_>],
 ) -> Result<Vec<Written>, Error> {
-    let rows: Vec<SessionRow<'_>> = writes.iter().map(SessionRow::from).collect();
-    let with_timeline = rows.iter().any(|row| !row.timeline.is_empty());
-    let query =
-        sqlx::query("SELECT session, tenant, count, version FROM upsert_reports($1, $2, $3, $4)")
-            .bind(writes.iter().map(|write| write.key).collect::<Vec<_>>())
-            .bind(
-                writes.iter().map(|write| PgTime::from(write.place.timestamp)).collect::<Vec<_>>(),
-            )
-            .bind(rows)
-            .bind(with_timeline);
-    let answers = query.fetch_all(connection).await?;
-    if answers.is_empty() {
-        let first = |write: &Write<'_>| {
-            let version = write.received.report.reported_at.into();
-            Written { count: Some(write.applied), version }
-        };
-        return Ok(writes.iter().map(first).collect());
-    }
+    const SQL: &str = "SELECT session, tenant, count, version FROM upsert_reports($1, $2, $3, $4)";
+    let answers = call(SQL, writes).fetch_all(connection).await?;
     let index: HashMap<(&str, &str), usize> =
         writes.iter().enumerate().map(|(index, write)| (write.name(), index)).collect();
     let mut written = vec![None; writes.len()];
@@ -224,4 +228,15 @@ pub(super) async fn upsert_reports(
     }
     let vanished = || Error::transient("a row vanished while it was written");
     written.into_iter().map(|written| written.ok_or_else(vanished)).collect()
+}
+
+/// A call of one of the functions, which take the same.
+fn call<'a>(sql: &'static str, writes: &'a [Write<'a>]) -> Query<'a, Postgres, PgArguments> {
+    let rows: Vec<SessionRow<'_>> = writes.iter().map(SessionRow::from).collect();
+    let with_timeline = rows.iter().any(|row| !row.timeline.is_empty());
+    sqlx::query(sql)
+        .bind(writes.iter().map(|write| write.key).collect::<Vec<_>>())
+        .bind(writes.iter().map(|write| PgTime::from(write.place.timestamp)).collect::<Vec<_>>())
+        .bind(rows)
+        .bind(with_timeline)
 }

@@ -1,11 +1,13 @@
 //! The upsert: a batch of reports in one transaction, exactly one row per session.
 //!
-//! Nearly always that is one call of `upsert_reports` (migrations/0003_upsert.sql), one round
-//! trip. Only where a session has several reports in one batch are there two calls: the first
-//! report of each session, and then what the others come to, once it is known which version
-//! the row holds, and the row is locked.
+//! Nearly always that is one call of a function (migrations/0004_new_sessions.sql), one round
+//! trip: `upsert_reports`, or `insert_reports` where batch after batch had only new sessions.
+//! Only where a session has several reports in one batch are there two calls: the first report
+//! of each session, and then what the others come to, once it is known which version the row
+//! holds, and the row is locked.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
@@ -13,7 +15,7 @@ use sqlx::{Connection, PgConnection};
 use super::batch::{Group, Merge, group};
 use super::connect::{Kept, Lease};
 use super::partitions::Month;
-use super::rows::{Write, Written, upsert_reports};
+use super::rows::{Write, Written, insert_reports, upsert_reports};
 use super::types::PgTime;
 use super::{Applied, Error, Received, Store};
 use crate::report::Place;
@@ -21,6 +23,28 @@ use crate::report::Place;
 /// After a batch of more than this, its connection gives back the memory that it took. Growing
 /// the buffers again and again would cost more than it saves.
 const LARGE_BATCH_BYTES: usize = 512 * 1024;
+
+/// After so many batches in a row of nothing but new sessions, the next one is expected to be
+/// another. Where it is not, the attempt leaves dead rows, so it must be rare: with this, 4 % of
+/// the batches at most, whatever the share of those that hold other sessions too.
+const NEW_IN_A_ROW: u32 = 8;
+
+/// Batches in a row that held nothing but new sessions.
+#[derive(Default)]
+pub(super) struct AllNew(AtomicU32);
+
+impl AllNew {
+    fn is_expected(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= NEW_IN_A_ROW
+    }
+
+    /// A hint: batches that end at the same time may count as one.
+    fn seen(&self, all_new: bool) {
+        let before = self.0.load(Ordering::Relaxed);
+        let after = if all_new { before.saturating_add(1) } else { 0 };
+        self.0.store(after, Ordering::Relaxed);
+    }
+}
 
 impl Store {
     /// Stores a batch and returns once it is committed: what became of each report, in order.
@@ -86,7 +110,7 @@ impl Store {
         if several {
             sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *connection).await?;
         }
-        let written = upsert_reports(connection, &firsts).await?;
+        let written = self.write_firsts(connection, &firsts).await?;
         for (write, (group, written)) in firsts.iter().zip(groups.iter().zip(&written)) {
             outcomes[group.reports[0]] = outcome(write, written);
         }
@@ -95,6 +119,24 @@ impl Store {
             sqlx::raw_sql("COMMIT").execute(connection).await?;
         }
         Ok(outcomes)
+    }
+
+    /// Writes the first report of each session.
+    async fn write_firsts(
+        &self,
+        connection: &mut PgConnection,
+        firsts: &[Write<'_>],
+    ) -> Result<Vec<Written>, Error> {
+        if self.all_new.is_expected() {
+            if insert_reports(connection, firsts).await? {
+                return Ok(firsts.iter().map(Written::first).collect());
+            }
+            self.all_new.seen(false);
+        }
+        let written = upsert_reports(connection, firsts).await?;
+        let is_new = |written: &Written| written.count == Some(1);
+        self.all_new.seen(written.iter().all(is_new));
+        Ok(written)
     }
 
     /// A partition is gone that this instance saw, or sessions live in a month that it did not

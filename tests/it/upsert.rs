@@ -40,6 +40,14 @@ async fn row(database: &Database, id: &str) -> String {
     database.value(&sql).await.expect("a row")
 }
 
+/// After some batches of nothing but new sessions, the server expects the next to be another.
+async fn expect_new(server: &Server, name: &str) {
+    for number in 0..10 {
+        let answer = server.post(body(&format!("{name} {number}"), NOW_MS, 1)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+}
+
 #[tokio::test]
 async fn newer_replaces_older_changes_nothing_and_timelines_add_up() {
     let server = Server::at(NOW_MS).await;
@@ -178,6 +186,52 @@ async fn rows_and_places_that_were_deleted_by_hand_come_back() {
     assert_eq!(server.database.number(places).await, 4);
 }
 
+/// A batch that was expected to hold new sessions only is looked at again where it does not.
+#[tokio::test]
+async fn what_was_expected_to_be_new_may_be_known() {
+    let database = Database::new().await;
+    let count = format!("ALTER DATABASE {} SET track_functions = 'pl'", database.name());
+    database.execute(&count).await;
+    let options = ServerOptions { now_ms: Some(NOW_MS), ..ServerOptions::default() };
+    let server = Server::with(options, &database).await;
+    assert_eq!(server.post(body("known", NOW_MS, 1)).await.status, 200);
+    for round in 0..3 {
+        expect_new(&server, &format!("round {round}")).await;
+        let reports = [
+            body("known", NOW_MS + 10 + round, 2),
+            body("known", NOW_MS + 10 + round, 2),
+            body(&format!("new {round}"), NOW_MS, 3),
+            body(&format!("new {round}"), NOW_MS + 1, 4),
+            body("round 0 0", NOW_MS - 1, 5),
+        ];
+        let answer = server.post_batch(format!("[{}]", reports.join(","))).await.json();
+        let expected = ["stored", "duplicate", "stored", "stored", "stale"];
+        assert_eq!(statuses(&answer), expected, "round {round}");
+        assert_eq!(row(&database, &format!("new {round}")).await, "1 rows, 2 reports, played 4");
+    }
+    // All entries of a batch with one report of each session, and a month that is gone.
+    database.execute("DROP TABLE sessions_2026_11, session_timeline_2026_11 CASCADE").await;
+    database.execute("TRUNCATE session_places").await;
+    expect_new(&server, "next").await;
+    assert_eq!(row(&database, "next 9").await, "1 rows, 1 reports, played 1");
+    let twice = ["next 9", "newest"].map(|id| body(id, NOW_MS, 1)).join(",");
+    let answer = server.post_batch(format!("[{twice}]")).await.json();
+    assert_eq!(statuses(&answer), ["duplicate", "stored"]);
+    let entries = "SELECT count(*) FROM session_timeline WHERE session_id IN ('next 9', 'newest')";
+    assert_eq!(database.number(entries).await, 4);
+
+    let calls = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_user_functions
+                 WHERE funcname = 'insert_reports'";
+    // Statistics arrive with a delay.
+    for _ in 0..60 {
+        if database.number(calls).await > 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    panic!("nothing was expected to be new");
+}
+
 /// Two instances hear of the same sessions for the first time, in the same moment: the one that
 /// comes second finds rows where it looked and saw none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -190,6 +244,10 @@ async fn two_instances_begin_the_same_sessions_at_once() {
         [Server::with(options(), &database).await, Server::with(options(), &database).await];
     let mut stored = [0, 0];
     for round in 0..ROUNDS {
+        // Neither, one, or both expect that all are new.
+        for (server, number) in servers.iter().zip(0..round % 3) {
+            expect_new(server, &format!("{round} of {number}")).await;
+        }
         let lines: Vec<String> =
             (0..SESSIONS).map(|session| body(&format!("{round}-{session}"), NOW_MS, 1)).collect();
         let batch = format!("[{}]", lines.join(","));
@@ -205,8 +263,10 @@ async fn two_instances_begin_the_same_sessions_at_once() {
     assert_eq!(stored[0] + stored[1], SESSIONS * ROUNDS, "{stored:?}");
     let all = i64::try_from(SESSIONS * ROUNDS).expect("small");
     let once = "SELECT count(*) FROM sessions WHERE report_count = 1";
-    assert_eq!(database.number(once).await, all);
-    assert_eq!(database.number("SELECT count(*) FROM session_timeline").await, 2 * all);
+    let expected = i64::try_from(ROUNDS).expect("small") * 10;
+    assert_eq!(database.number(once).await, all + expected);
+    let entries = "SELECT count(*) FROM session_timeline";
+    assert_eq!(database.number(entries).await, 2 * (all + expected));
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(database.number(deadlocks).await, 0);
 }
