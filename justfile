@@ -94,7 +94,7 @@ release:
 
 # Measure the ingest path against what bounds it, for about 15 minutes: just bench --help
 bench *arguments:
-    cargo bench --locked --bench ingest -- {{ arguments }}
+    M3W_REVISION={{ revision }} cargo bench --locked --bench ingest -- {{ arguments }}
 
 # Micro-benchmarks of what happens between a body and the queue; a filter may follow.
 bench-micro *arguments:
