@@ -74,6 +74,15 @@ impl Binary {
         kill(Pid::from_raw(pid), signal).expect("it runs");
     }
 
+    /// The most memory that was ever resident, in MiB. Linux only.
+    pub fn peak_memory_mib(&self) -> f64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("on Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.expect("a peak").trim().trim_end_matches(" kB");
+        kib.parse::<f64>().expect("a number") / 1024.0
+    }
+
     /// Waits for the end: status, and all that was printed.
     pub fn wait(mut self, limit: Duration) -> (ExitStatus, String) {
         let deadline = Instant::now() + limit;
@@ -93,11 +102,6 @@ impl Binary {
         }
         let log = self.log.lock().expect("ours").clone();
         (status, log)
-    }
-
-    /// What was printed so far.
-    pub fn log(&self) -> String {
-        self.log.lock().expect("ours").clone()
     }
 }
 
