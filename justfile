@@ -92,7 +92,7 @@ container-proof:
 release:
     M3W_REVISION={{ revision }} cargo build --release --locked
 
-# Measure the ingest path against what bounds it, for about 15 minutes: just bench --help
+# Measure the ingest path against what bounds it, for about 10 minutes: just bench --help
 bench *arguments:
     M3W_REVISION={{ revision }} cargo bench --locked --bench ingest -- {{ arguments }}
 
