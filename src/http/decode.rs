@@ -1,6 +1,6 @@
 //! Decompression with a limit on what comes out: a bomb costs no more than an honest body.
 
-use std::io::{Read, Result as IoResult};
+use std::io::{ErrorKind, Read, Result as IoResult};
 
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_ENCODING;
@@ -14,6 +14,8 @@ use crate::report::Rejection;
 /// specification asks decoders to support.
 const ZSTD_WINDOW_LOG: u32 = 23;
 const BROTLI_BUFFER_BYTES: usize = 4096;
+/// Most reports fit, decompressed.
+const FIRST_BYTES: usize = 4096;
 
 /// A content encoding that we read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,7 @@ pub(super) fn decode(encoding: Encoding, sent: &[u8], limit: usize) -> Result<By
         // The standard means zlib; some clients send the bare stream.
         Encoding::Deflate if is_zlib(sent) => read_up_to(ZlibDecoder::new(sent), limit),
         Encoding::Deflate => read_up_to(DeflateDecoder::new(sent), limit),
+        Encoding::Brotli if has_large_window(sent) => Err(ErrorKind::InvalidData.into()),
         Encoding::Brotli => read_up_to(brotli::Decompressor::new(sent, BROTLI_BUFFER_BYTES), limit),
         Encoding::Zstd => zstd_decoder(sent).and_then(|decoder| read_up_to(decoder, limit)),
     };
@@ -69,19 +72,41 @@ pub(super) fn decode(encoding: Encoding, sent: &[u8], limit: usize) -> Result<By
     }
 }
 
-/// `None` when there is more. The byte that tells does not go into the buffer: a buffer that is
-/// full would double for it, and a bomb would cost twice what an honest body does.
+/// `None` when there is more. The buffer doubles up to the limit and no further: a bomb costs
+/// what an honest body does. (`read_to_end` would double a full buffer before it asks for more.)
 fn read_up_to(mut reader: impl Read, limit: usize) -> IoResult<Option<Vec<u8>>> {
     let mut decoded = Vec::new();
-    reader.by_ref().take(limit as u64).read_to_end(&mut decoded)?;
-    let more = decoded.len() == limit && reader.take(1).read_to_end(&mut Vec::new())? > 0;
-    Ok((!more).then_some(decoded))
+    let mut filled = 0;
+    loop {
+        if filled == limit {
+            let is_all = reader.read(&mut [0])? == 0;
+            return Ok(is_all.then_some(decoded));
+        }
+        if filled == decoded.len() {
+            let size = (2 * filled).max(FIRST_BYTES).min(limit);
+            decoded.reserve_exact(size - filled);
+            decoded.resize(size, 0);
+        }
+        match reader.read(&mut decoded[filled..])? {
+            0 => {
+                decoded.truncate(filled);
+                return Ok(Some(decoded));
+            }
+            read => filled += read,
+        }
+    }
 }
 
 fn zstd_decoder(sent: &[u8]) -> IoResult<impl Read> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(sent)?;
     decoder.window_log_max(ZSTD_WINDOW_LOG)?;
     Ok(decoder)
+}
+
+/// A brotli stream that asks for a window of up to 1 GiB. RFC 7932, section 9.1, allows 16 MiB
+/// and declares this pattern of bits invalid; the decoder would allocate the window.
+fn has_large_window(sent: &[u8]) -> bool {
+    sent.first().is_some_and(|first| first & 0x7f == 0x11)
 }
 
 /// RFC 1950: the low four bits of the first byte are 8, and both bytes together a multiple of 31.
@@ -110,6 +135,21 @@ mod tests {
     }
 
     #[test]
+    fn a_buffer_is_no_larger_than_its_limit() {
+        for length in [0, 1, 4095, 4096, 4097, 1 << 20, (1 << 20) + 1, 3 << 19] {
+            let sent = vec![b' '; length];
+            let decoded = read_up_to(&sent[..], 1 << 20).expect("in memory");
+            assert_eq!(decoded.is_some(), length <= 1 << 20, "{length}");
+            if let Some(decoded) = decoded {
+                assert_eq!(decoded, sent);
+                assert!(decoded.capacity() <= 1 << 20, "{length}: {}", decoded.capacity());
+            }
+        }
+        let small = read_up_to(&[b' '; 9][..], 10).expect("in memory").expect("fits");
+        assert_eq!((small.len(), small.capacity()), (9, 10));
+    }
+
+    #[test]
     fn a_truncated_body_is_refused() {
         let mut cut = gzip(b"{\"sessionId\":\"s\"}");
         cut.truncate(cut.len() - 4);
@@ -117,6 +157,25 @@ mod tests {
         for limit in [100, 17] {
             assert!(matches!(decode(Encoding::Gzip, &cut, limit), Err(Error::Rejected(_))));
         }
+    }
+
+    #[test]
+    fn brotli_with_a_large_window_is_refused() {
+        let text = b"{\"sessionId\":\"s\"}";
+        let encode = |large_window| {
+            let lgwin = if large_window { 30 } else { 24 };
+            let parameters = brotli::enc::BrotliEncoderParams {
+                large_window,
+                lgwin,
+                ..brotli::enc::BrotliEncoderParams::default()
+            };
+            let mut sent = Vec::new();
+            brotli::BrotliCompress(&mut &text[..], &mut sent, &parameters).expect("in memory");
+            sent
+        };
+        let large = decode(Encoding::Brotli, &encode(true), 100);
+        assert!(matches!(large, Err(Error::Rejected(_))));
+        assert_eq!(&decode(Encoding::Brotli, &encode(false), 100).expect("decoded")[..], text);
     }
 
     #[test]

@@ -26,7 +26,7 @@ const LARGE_BATCH_BYTES: usize = 512 * 1024;
 
 /// After so many batches in a row of nothing but new sessions, the next one is expected to be
 /// another. Where it is not, the attempt leaves dead rows, so it must be rare: with this, 4 % of
-/// the batches at most, whatever the share of those that hold other sessions too.
+/// the batches where those that hold other sessions too come at random, one in nine at worst.
 const NEW_IN_A_ROW: u32 = 8;
 
 /// Batches in a row that held nothing but new sessions.

@@ -2,9 +2,9 @@
 
 mod batch;
 mod bodies;
-mod bombs;
 mod errors;
 mod limits;
+mod memory;
 mod protocol;
 mod status;
 

@@ -1,8 +1,10 @@
-//! Small bodies that want to become large ones.
+//! What large bodies and answers cost: memory for a moment, and no more of it than they are.
+
+use serde_json::json;
 
 use super::bodies::{ENCODINGS, compress};
-use super::report;
-use crate::support::{Binary, Database, KEY};
+use super::{NOW_MS, report};
+use crate::support::{Binary, Database, KEY, Raw};
 
 /// A bomb costs no more than an honest body: 512 MB from 16 KB do not raise the process's peak.
 ///
@@ -44,4 +46,38 @@ async fn bombs_are_refused_and_cost_no_memory() {
     }
     let grown = server.peak_memory_mib() - before;
     assert!(grown < 32.0, "{grown} MiB more than {before} MiB");
+}
+
+/// A connection that has had a large answer, and waits for its next request, is as small as ever.
+#[tokio::test]
+async fn answers_do_not_stay_with_their_connections() {
+    let database = Database::new().await;
+    let server = Binary::serve(&[("DATABASE_URL", &database.url)]);
+    let large =
+        json!({"sessionId": "s", "timestamp": NOW_MS, "note": "x".repeat(1_000_000)}).to_string();
+    let mut raw = Raw::connect(server.address).await;
+    let head = format!("Host: h\r\nX-API-Key: {KEY}\r\n");
+    raw.write(format!(
+        "POST /v1/sessions HTTP/1.1\r\n{head}Content-Length: {}\r\n\r\n{large}",
+        large.len()
+    ))
+    .await;
+    let (status, answer) = raw.answer().await;
+    assert!(status.starts_with("HTTP/1.1 200"), "{status}{answer}");
+    let mut idle = vec![raw];
+    let mut before = 0.0;
+    for number in 0..70 {
+        // The first ones set the measure.
+        if number == 10 {
+            before = server.peak_memory_mib();
+        }
+        let mut raw = Raw::connect(server.address).await;
+        raw.write(format!("GET /v1/sessions/s HTTP/1.1\r\n{head}\r\n")).await;
+        let (head, body) = raw.answer().await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert!(body.len() > 1_000_000);
+        idle.push(raw);
+    }
+    let grown = server.peak_memory_mib() - before;
+    assert!(grown < 30.0, "{grown} MiB more than {before} MiB");
 }
