@@ -6,7 +6,8 @@ use super::bodies::{ENCODINGS, compress};
 use super::{NOW_MS, report};
 use crate::support::{Binary, Database, KEY, Raw};
 
-/// A bomb costs no more than an honest body: 512 MB from 16 KB do not raise the process's peak.
+/// A bomb costs no more than an honest body: 512 MB from 16 KB raise the process's peak by no more
+/// than the window that brotli has on top, 16 MiB.
 ///
 /// The peak, because what is resident at a moment depends on when the allocator gave back pages.
 #[tokio::test]
