@@ -145,7 +145,7 @@ impl Store {
 }
 
 /// LZ4 for a column, in PL/pgSQL: reports of running sessions are compressed again and again,
-/// and with Postgres' own method an update takes an eighth longer
+/// and with Postgres' own method an update takes a seventh longer
 /// (docs/adr/0015-lz4-for-payloads.md). Not every Postgres is built with it.
 fn compress(partition: &str, column: &str) -> String {
     format!(
