@@ -73,11 +73,11 @@ impl Store {
             return Err(MigrateError::Encoding(encoding));
         }
         // Migrations of a large table may run for long, and wait, but not for ever: the lock that
-        // sqlx takes is one that anybody can take.
-        sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = '10min'")
-            .execute(&mut connection)
-            .await
-            .map_err(Error::from)?;
+        // sqlx takes is one that anybody can take. Notices would say at each start that its table
+        // exists already.
+        let settings = "SET statement_timeout = 0; SET lock_timeout = '10min';
+                        SET client_min_messages = warning";
+        sqlx::raw_sql(settings).execute(&mut connection).await.map_err(Error::from)?;
         let before = applied_count(&mut connection).await;
         // Not `run`: of that, the compiler cannot tell that it may move between threads.
         let run = MIGRATIONS.run_direct(None, &mut connection, false).await;
