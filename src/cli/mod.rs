@@ -2,6 +2,7 @@
 
 mod config;
 mod database;
+mod db;
 mod grafana;
 mod healthcheck;
 mod migrate;
@@ -68,6 +69,8 @@ Most used variables: M3W_API_KEY, DATABASE_URL, PORT, HOST, RATE_LIMIT_REQUESTS,
     /// The server does the same at its start: this is for those who want it as a step of its own.
     /// It waits some seconds for a database that is still starting.
     Migrate(migrate::Args),
+    /// Change how the database is laid out
+    Db(db::Args),
     /// Check or show the configuration
     Config(config::Args),
     /// Play viewers against a server, or fill its past
@@ -119,6 +122,7 @@ async fn run_configured(command: Command, config: Config) -> anyhow::Result<Exit
     telemetry::init_logging(config.log.format, config.log.filter());
     match command {
         Command::Migrate(args) => migrate::run(&args, &config).await,
+        Command::Db(args) => db::run(&args, &config).await,
         Command::Healthcheck => healthcheck::run(&config).await,
         _ => serve::run(config).await,
     }

@@ -9,17 +9,19 @@
 
 mod json;
 mod model;
-mod place;
 mod rejection;
+mod session_time;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod validate;
 mod wire;
 
 pub use json::{Split, split_array, split_lines};
-pub use model::{PlaybackState, SessionReport, TimelineEntry, UnixMs};
-pub use place::{Place, Retention};
+pub use model::{ColumnType, ColumnValue, SessionReport, UnixMs};
 pub use rejection::{Code, Rejection};
+pub use session_time::{Retention, SessionTime};
+pub use timeline::{PlaybackState, Timeline, TimelineEntry};
 
 /// Decodes and validates one report of any SDK generation.
 ///

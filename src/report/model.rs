@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::timeline::Timeline;
+
 /// A point in time in milliseconds since 1970-01-01T00:00:00Z, as devices send it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct UnixMs(pub i64);
@@ -27,100 +29,122 @@ impl From<SystemTime> for UnixMs {
     }
 }
 
-/// One validated session report of any SDK generation. Times are in milliseconds; `None` is
-/// "not reported". Numbers fit their columns; texts fit their columns and are storable.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "each field is the column of the same name, see the schema")]
-pub struct SessionReport {
-    pub session_id: String,
-    /// The report's own clock: the version for newer-wins.
-    pub reported_at: UnixMs,
-    /// `sessionStartDateIso`, where the SDK knew it.
-    pub started_at: Option<UnixMs>,
-    pub content_id: Option<String>,
-    pub stream_type: Option<&'static str>,
-    pub player_startup_ms: Option<i64>,
-    pub session_duration_ms: Option<i64>,
-    pub play_time_ms: Option<i64>,
-    pub rebuffer_time_ms: Option<i64>,
-    pub seek_time_ms: Option<i64>,
-    pub rebuffer_count: Option<i32>,
-    pub seek_count: Option<i32>,
-    pub quality_switch_count: Option<i32>,
-    pub error_count: Option<i32>,
-    pub rebuffer_ratio: Option<f32>,
-    pub avg_bitrate_kbps: Option<i32>,
-    pub dropped_frames: Option<i64>,
-    pub last_error_code: Option<String>,
-    pub last_error_category: Option<&'static str>,
-    pub device_model: Option<String>,
-    pub os_name: Option<String>,
-    pub os_version: Option<String>,
-    pub app_name: Option<String>,
-    pub app_version: Option<String>,
-    pub sdk_version: Option<String>,
-    pub connection_type: Option<String>,
-    pub timeline: Vec<TimelineEntry>,
-    /// The whole report as JSON text that Postgres can hold.
-    pub payload: Box<str>,
+/// The type of a reported column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Postgres' names")]
+pub enum ColumnType {
+    BigInt,
+    Integer,
+    Real,
+    Text,
+}
+
+/// A value of a reported column; `None` is "not reported".
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[expect(missing_docs, reason = "as in ColumnType")]
+pub enum ColumnValue<'a> {
+    BigInt(Option<i64>),
+    Integer(Option<i32>),
+    Real(Option<f32>),
+    Text(Option<&'a str>),
+}
+
+/// A Rust type that a reported column can have.
+trait Reported {
+    const TYPE: ColumnType;
+    fn value(field: Option<&Self>) -> ColumnValue<'_>;
+}
+
+macro_rules! reported {
+    ($rust:ty, $kind:ident, $field:ident => $value:expr) => {
+        impl Reported for $rust {
+            const TYPE: ColumnType = ColumnType::$kind;
+            fn value($field: Option<&Self>) -> ColumnValue<'_> {
+                ColumnValue::$kind($value)
+            }
+        }
+    };
+}
+reported!(i64, BigInt, field => field.copied());
+reported!(i32, Integer, field => field.copied());
+reported!(f32, Real, field => field.copied());
+reported!(String, Text, field => field.map(String::as_str));
+reported!(&'static str, Text, field => field.copied());
+
+macro_rules! session_report {
+    ($($column:ident: $rust:ty),* $(,)?) => {
+        /// One validated session report of any SDK generation. Times are in milliseconds; `None`
+        /// is "not reported". Numbers fit their columns; texts fit their columns and are storable.
+        #[derive(Debug, Clone, PartialEq)]
+        #[expect(missing_docs, reason = "each field is the column of the same name, see the schema")]
+        pub struct SessionReport {
+            pub session_id: String,
+            /// The report's own clock.
+            pub reported_at: UnixMs,
+            /// `sessionStartDateIso`, where the SDK knew it.
+            pub started_at: Option<UnixMs>,
+            $(pub $column: Option<$rust>,)*
+            /// The timeline entries that the report brings, if any.
+            pub timeline: Option<Timeline>,
+            /// The whole report as JSON text that Postgres can hold.
+            pub payload: Box<str>,
+        }
+
+        impl SessionReport {
+            /// Name and type of every reported column: what a newer report replaces.
+            pub const COLUMNS: &'static [(&'static str, ColumnType)] =
+                &[$((stringify!($column), <$rust as Reported>::TYPE)),*];
+
+            /// The values of [`Self::COLUMNS`], in that order.
+            pub fn values(&self) -> impl Iterator<Item = ColumnValue<'_>> {
+                [$(Reported::value(self.$column.as_ref())),*].into_iter()
+            }
+        }
+    };
+}
+
+// The one list of reported columns: name and type. What writes them (types, functions,
+// statements, rows) is made from it; where each comes from is a field in wire.rs with a rule in
+// validate.rs.
+session_report! {
+    error_count: i32,
+    player_startup_ms: i64,
+    session_duration_ms: i64,
+    play_time_ms: i64,
+    rebuffer_time_ms: i64,
+    seek_time_ms: i64,
+    dropped_frames: i64,
+    rebuffer_count: i32,
+    seek_count: i32,
+    quality_switch_count: i32,
+    avg_bitrate_kbps: i32,
+    rebuffer_ratio: f32,
+    content_id: String,
+    stream_type: &'static str,
+    last_error_code: String,
+    last_error_category: &'static str,
+    device_model: String,
+    os_name: String,
+    os_version: String,
+    app_name: String,
+    app_version: String,
+    sdk_version: String,
+    connection_type: String,
 }
 
 impl SessionReport {
+    /// What decides which of two reports of a session is the newer, as larger: the length of the
+    /// session by the device's monotonic clock (absent is 0), then its wall clock, which can be
+    /// set back in the middle of a session.
+    #[must_use]
+    pub fn version(&self) -> (i64, UnixMs) {
+        (self.session_duration_ms.unwrap_or(0), self.reported_at)
+    }
+
     /// About how much memory the report holds, in bytes; what the ingest queue is bounded by.
     #[must_use]
     pub fn weight_bytes(&self) -> usize {
-        size_of::<Self>() + self.payload.len() + self.timeline.len() * size_of::<TimelineEntry>()
-    }
-}
-
-/// One entry of a session's timeline.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TimelineEntry {
-    /// Device clock, Unix milliseconds.
-    pub timestamp_ms: i64,
-    /// Milliseconds since the session began; unique within the session.
-    pub elapsed_ms: i64,
-    /// What the player was doing.
-    pub playback_state: PlaybackState,
-    /// Bits per second.
-    pub current_bitrate: Option<i64>,
-    /// As the SDK names it, for example `Wi-Fi`.
-    pub network_type: Option<String>,
-    /// Running total of the session.
-    pub total_dropped_frames: Option<i64>,
-    /// Media buffered ahead, milliseconds.
-    pub buffered_duration_ms: Option<i64>,
-    /// Running total of the session.
-    pub rebuffer_count: Option<i32>,
-    /// Running total of the session, milliseconds.
-    pub rebuffer_time_ms: Option<i64>,
-}
-
-/// Player states of a timeline entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum PlaybackState {
-    Idle,
-    Buffering,
-    Playing,
-    Paused,
-    Ended,
-}
-
-impl PlaybackState {
-    /// All states, for messages and decoding.
-    pub const ALL: [Self; 5] =
-        [Self::Idle, Self::Buffering, Self::Playing, Self::Paused, Self::Ended];
-
-    /// The name on the wire and in the database.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "IDLE",
-            Self::Buffering => "BUFFERING",
-            Self::Playing => "PLAYING",
-            Self::Paused => "PAUSED",
-            Self::Ended => "ENDED",
-        }
+        let timeline = self.timeline.as_ref().map_or(0, |timeline| timeline.json.len());
+        size_of::<Self>() + self.payload.len() + timeline
     }
 }

@@ -3,9 +3,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::{
-    Code, PlaybackState, SessionReport, UnixMs, parse, peek_session_id, split_array, split_lines,
-};
+use super::{Code, SessionReport, UnixMs, parse, peek_session_id, split_array, split_lines};
 
 const FULL: &str = include_str!("../../tests/fixtures/wire/a-full.json");
 const TIMELINE: &str = include_str!("../../tests/fixtures/wire/c-report-2.json");
@@ -137,8 +135,14 @@ fn timelines_name_the_entry() {
         ))
     };
     let report = entry(r#","currentBitrate":-1,"networkType":null"#).expect("valid");
-    assert_eq!(report.timeline[0].playback_state, PlaybackState::Ended);
-    assert_eq!(report.timeline[0].current_bitrate, None);
+    assert_eq!(&*report.timeline.expect("an entry").json, r#"[[0,1,"ENDED"]]"#);
+    // What nobody knows stays with the entry, and what was cleaned stays clean.
+    let report =
+        entry(r#","rebufferCount":2,"codec":"av1\u0000","x":{"y":[1.50]}"#).expect("valid");
+    assert_eq!(
+        &*report.timeline.expect("an entry").json,
+        r#"[[0,1,"ENDED",null,null,null,null,2,null,{"codec":"av1\ufffd","x":{"y":[1.50]}}]]"#
+    );
     assert_eq!(
         entry(r#","rebufferCount":-1"#).expect_err("refused"),
         "$.timelineEvents[0].rebufferCount: out of range, expected 0 to 2147483647"

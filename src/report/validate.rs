@@ -3,9 +3,12 @@
 use jiff::Timestamp;
 
 use super::json::Cleaned;
-use super::model::{PlaybackState, SessionReport, TimelineEntry, UnixMs};
+use super::model::{SessionReport, UnixMs};
 use super::rejection::{Code, Rejection};
-use super::wire::{AppInfo, Device, MAX_TIMELINE_ENTRIES, Report, Shaped, TimelineEvent, Value};
+use super::timeline::{PlaybackState, Timeline, TimelineEntry};
+use super::wire::{
+    AppInfo, Device, Ignored, MAX_TIMELINE_ENTRIES, Report, Shaped, TimelineEvent, Value,
+};
 
 /// Longest `sessionId` in characters.
 const MAX_SESSION_ID_CHARS: usize = 128;
@@ -37,8 +40,8 @@ pub(super) fn validate(
     }
     let device = object("$.device", &report.device)?;
     let app = object("$.app", &report.app)?;
-    let Device { model, os, os_version } = device.unwrap_or(&NO_DEVICE);
-    let AppInfo { name, version } = app.unwrap_or(&NO_APP);
+    let Device { model, os, os_version, .. } = device.unwrap_or(&NO_DEVICE);
+    let AppInfo { name, version, .. } = app.unwrap_or(&NO_APP);
 
     let own_bitrate = count("$.avgBitrateKbps", &report.avg_bitrate_kbps)?;
     let mean_bitrate = mean_bitrate_kbps(&report.mean_video_format_bitrate)?;
@@ -80,14 +83,15 @@ pub(super) fn validate(
         app_version: text("$.app.version", version)?,
         sdk_version: text("$.sdkVersion", &report.sdk_version)?,
         connection_type: text("$.connectionType", &report.connection_type)?,
-        timeline: timeline(report)?,
+        timeline: Timeline::of(&timeline(report)?),
         payload: cleaned.text().into(),
     })
 }
 
 static NO_DEVICE: Device<'static> =
-    Device { model: Value::Unset, os: Value::Unset, os_version: Value::Unset };
-static NO_APP: AppInfo<'static> = AppInfo { name: Value::Unset, version: Value::Unset };
+    Device { model: Value::Unset, os: Value::Unset, os_version: Value::Unset, other: Ignored };
+static NO_APP: AppInfo<'static> =
+    AppInfo { name: Value::Unset, version: Value::Unset, other: Ignored };
 
 fn wrong_type(path: &str, expected: &str, found: &str) -> Rejection {
     Rejection::invalid(path, format!("expected {expected}, found {found}"))
@@ -332,6 +336,7 @@ fn timeline_entry(
             buffered_duration_ms: large("$.bufferedDurationMs", &event.buffered_duration_ms)?,
             rebuffer_count: count("$.rebufferCount", &event.rebuffer_count)?,
             rebuffer_time_ms: large("$.rebufferTimeMs", &event.rebuffer_time_ms)?,
+            other_fields: event.other.object(),
         })
     };
     read().map_err(within)

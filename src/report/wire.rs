@@ -8,6 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::json::path_at;
 use super::rejection::Rejection;
@@ -69,10 +70,10 @@ trait Shape<'de>: Sized {
 }
 
 macro_rules! wire_object {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty = $key:literal),* $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty = $key:literal),* $(,)? } $other:ty) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
-        pub(super) struct $name<'a> { $(pub(super) $field: $ty),* }
+        pub(super) struct $name<'a> { $(pub(super) $field: $ty,)* pub(super) other: $other }
 
         impl<'de> Shape<'de> for $name<'de> {
             fn from_map<A: MapAccess<'de>>(mut map: A) -> Result<Shaped<Self>, A::Error> {
@@ -80,13 +81,50 @@ macro_rules! wire_object {
                 while let Some(key) = map.next_key::<Key<'de>>()? {
                     match key.0.as_ref() {
                         $($key => object.$field = map.next_value()?,)*
-                        _ => { map.next_value::<IgnoredAny>()?; }
+                        _ => object.other.keep(key, &mut map)?,
                     }
                 }
                 Ok(Shaped::Is(object))
             }
         }
     };
+}
+
+/// What becomes of the fields that nobody knows.
+trait Unknown<'de> {
+    fn keep<A: MapAccess<'de>>(&mut self, key: Key<'de>, map: &mut A) -> Result<(), A::Error>;
+}
+
+/// They are in the payload, and nowhere else.
+#[derive(Debug, Default)]
+pub(super) struct Ignored;
+
+impl<'de> Unknown<'de> for Ignored {
+    fn keep<A: MapAccess<'de>>(&mut self, _: Key<'de>, map: &mut A) -> Result<(), A::Error> {
+        map.next_value::<IgnoredAny>().map(drop)
+    }
+}
+
+/// They stay with their object.
+#[derive(Debug, Default)]
+pub(super) struct OtherFields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Unknown<'de> for OtherFields<'de> {
+    fn keep<A: MapAccess<'de>>(&mut self, key: Key<'de>, map: &mut A) -> Result<(), A::Error> {
+        self.0.push((key.0, map.next_value()?));
+        Ok(())
+    }
+}
+
+impl OtherFields<'_> {
+    /// The fields as a JSON object; `None` where there are none.
+    pub(super) fn object(&self) -> Option<String> {
+        let field = |(key, value): &(Cow<'_, str>, &RawValue)| {
+            format!("{}:{}", serde_json::Value::from(key.as_ref()), value.get())
+        };
+        let fields: Vec<String> = self.0.iter().map(field).collect();
+        (!fields.is_empty()).then(|| format!("{{{}}}", fields.join(",")))
+    }
 }
 
 wire_object! {
@@ -121,17 +159,18 @@ wire_object! {
         sdk_version: Value<'a> = "sdkVersion",
         connection_type: Value<'a> = "connectionType",
         timeline: Shaped<Entries<TimelineEvent<'a>>> = "timelineEvents",
-    }
+    } Ignored
 }
 
 wire_object! {
     /// `device` of generation A.
     Device { model: Value<'a> = "model", os: Value<'a> = "os", os_version: Value<'a> = "osVersion" }
+    Ignored
 }
 
 wire_object! {
     /// `app` of generation A.
-    AppInfo { name: Value<'a> = "name", version: Value<'a> = "version" }
+    AppInfo { name: Value<'a> = "name", version: Value<'a> = "version" } Ignored
 }
 
 wire_object! {
@@ -146,7 +185,7 @@ wire_object! {
         buffered_duration_ms: Value<'a> = "bufferedDurationMs",
         rebuffer_count: Value<'a> = "rebufferCount",
         rebuffer_time_ms: Value<'a> = "rebufferTimeMs",
-    }
+    } OtherFields<'a>
 }
 
 /// Decodes the text of one report.

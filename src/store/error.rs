@@ -62,6 +62,16 @@ impl Error {
         matches!(self, Self::Transient(cause) if cause.sqlstate.as_deref() == Some("23514"))
     }
 
+    /// Whether a row with this key is there already.
+    pub(super) fn is_duplicate_key(&self) -> bool {
+        matches!(self, Self::Data(cause) if cause.sqlstate.as_deref() == Some("23505"))
+    }
+
+    /// Whether a statement cannot run on tables like these: they may have become distributed.
+    pub(super) fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Bug(cause) if cause.sqlstate.as_deref() == Some("0A000"))
+    }
+
     /// Whether Postgres answered that this user or database will not do.
     pub(super) fn is_refused_login(&self) -> bool {
         let code = self.cause().sqlstate.as_deref();

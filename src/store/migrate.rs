@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sqlx::migrate::Migrator;
 
+use super::write::functions;
 use super::{Error, Store};
 
 /// sqlx takes an advisory lock while it migrates and refuses changed checksums.
@@ -38,6 +39,21 @@ pub enum MigrateError {
          (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
     )]
     Encoding(String),
+    /// A schema from before the first release.
+    #[error(
+        "this database was made by a build from before the first release, whose tables this \
+         version cannot use; nothing in it was changed. Use a new database: another name in \
+         DATABASE_URL (CREATE DATABASE …), or another M3W_DATA_DIR for the built-in PostgreSQL. \
+         The build that made it can still read the old one"
+    )]
+    BeforeFirstRelease,
+    /// Somebody else's tables.
+    #[error(
+        "this database holds a table named sessions that media3watch did not make; nothing was \
+         changed. Use another database or schema: a name of its own in DATABASE_URL (CREATE \
+         DATABASE …)"
+    )]
+    ForeignTables,
     /// The schema is not one that this version knows.
     #[error("the schema cannot be migrated: {0}")]
     Schema(String),
@@ -78,15 +94,17 @@ impl Store {
         let settings = "SET statement_timeout = 0; SET lock_timeout = '10min';
                         SET client_min_messages = warning";
         sqlx::raw_sql(settings).execute(&mut connection).await.map_err(Error::from)?;
+        refuse_foreign_schema(&mut connection).await?;
         let before = applied_count(&mut connection).await;
         // Not `run`: of that, the compiler cannot tell that it may move between threads.
         let run = MIGRATIONS.run_direct(None, &mut connection, false).await;
         let after = applied_count(&mut connection).await;
-        drop(connection);
         run.map_err(|error| match error {
             sqlx::migrate::MigrateError::Execute(error) => Error::from(error).into(),
             other => MigrateError::Schema(other.to_string()),
         })?;
+        functions::ensure(&mut connection).await?;
+        drop(connection);
         self.ensure_partitions(now).await?;
         Ok(Migrated {
             version: MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0),
@@ -114,6 +132,23 @@ impl Store {
                 result => return result,
             }
         }
+    }
+}
+
+/// Refuses a database with tables that our migrations did not make, before anything is changed.
+async fn refuse_foreign_schema(connection: &mut sqlx::PgConnection) -> Result<(), MigrateError> {
+    // Every build before the first release had a table session_places; this schema has none.
+    let (is_ours, has_sessions, is_early): (bool, bool, bool) = sqlx::query_as(
+        "SELECT to_regclass('_sqlx_migrations') IS NOT NULL, to_regclass('sessions') IS NOT NULL,
+                to_regclass('session_places') IS NOT NULL",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(Error::from)?;
+    match (is_ours, has_sessions) {
+        (true, true) if is_early => Err(MigrateError::BeforeFirstRelease),
+        (false, true) => Err(MigrateError::ForeignTables),
+        _ => Ok(()),
     }
 }
 

@@ -3,8 +3,8 @@
 //! [`Store::upsert`] is the write path: one transaction per batch, answered report by report.
 //! Everything here returns [`Error`], classified once by what to do about it.
 
-mod batch;
 mod connect;
+mod distribute;
 mod error;
 mod migrate;
 mod minutes;
@@ -12,9 +12,9 @@ mod partitions;
 mod prune;
 mod reader;
 mod rejected;
-mod rows;
+mod sharding;
 mod types;
-mod upsert;
+mod write;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ use sqlx::query::Query;
 use sqlx::{ConnectOptions, PgConnection, Postgres};
 
 pub use connect::{Kept, PoolSize};
+pub use distribute::{DistributeError, Distribution, LocalTable};
 pub use error::{Cause, Error};
 pub use migrate::{MigrateError, Migrated};
 pub use minutes::{JobRun, Minute};
@@ -36,7 +37,8 @@ use crate::report::{Retention, SessionReport, UnixMs};
 use crate::telemetry::Metrics;
 use connect::{Lease, SESSION_SETTINGS, Trust};
 use partitions::Partitions;
-use upsert::AllNew;
+use sharding::Sharding;
+use write::NewSessionStreak;
 
 /// A session with its timeline is read by its key.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,7 +81,8 @@ pub struct Store {
     trust: Arc<Trust>,
     retention: Retention,
     partitions: Partitions,
-    all_new: AllNew,
+    sharding: Sharding,
+    new_sessions: NewSessionStreak,
     metrics: Arc<Metrics>,
 }
 
@@ -94,8 +97,15 @@ impl Store {
     ) -> Self {
         let trust = Arc::new(Trust::default());
         let pool = connect::pool(options, size, Arc::clone(&trust));
-        let (partitions, all_new) = (Partitions::default(), AllNew::default());
-        Self { pool, trust, retention, partitions, all_new, metrics }
+        Self {
+            pool,
+            trust,
+            retention,
+            partitions: Partitions::default(),
+            sharding: Sharding::default(),
+            new_sessions: NewSessionStreak::default(),
+            metrics,
+        }
     }
 
     /// Whether Postgres answers, within `limit`.
@@ -118,8 +128,9 @@ impl Store {
         let read = async {
             let mut lease = Lease::take(&self.pool).await?;
             let found = sqlx::query_scalar(include_str!("sql/select_session.sql"))
-                .bind(session_id)
+                .bind(write::session_key(tenant.as_str(), session_id))
                 .bind(tenant.as_str())
+                .bind(session_id)
                 .fetch_optional(&mut *lease)
                 .await?;
             lease.finish();

@@ -1,4 +1,4 @@
-//! Monthly partitions of `sessions` and `session_timeline`.
+//! Monthly partitions of `sessions` and `timeline_chunks`.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -19,8 +19,10 @@ const MAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Partitioned tables with the storage settings of their partitions, and the column that is
 /// compressed. Rows of running sessions are updated in place, which needs room on their page.
-const TABLES: [(&str, &str, Option<&str>); 2] =
-    [("sessions", "WITH (fillfactor = 70)", Some("payload")), ("session_timeline", "", None)];
+const TABLES: [(&str, &str, Option<&str>); 2] = [
+    ("sessions", "WITH (fillfactor = 70)", Some("payload")),
+    ("timeline_chunks", "", Some("entries")),
+];
 
 /// A month of the time axis, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -166,14 +168,14 @@ mod tests {
         assert_eq!(november.partition("sessions"), "sessions_2026_11");
         assert_eq!(november.end(), UnixMs(last_ms_of_november.0 + 1));
         assert_eq!(Month::of(november.end()), november.plus(1));
-        assert_eq!(november.plus(2).partition("session_timeline"), "session_timeline_2027_01");
+        assert_eq!(november.plus(2).partition("timeline_chunks"), "timeline_chunks_2027_01");
     }
 
     #[test]
     fn partition_names_are_read_back() {
         let november = Month::of(UnixMs(1_795_000_000_000));
         assert_eq!(Month::of_partition("sessions_2026_11"), Some(november));
-        assert_eq!(Month::of_partition("session_timeline_2026_11"), Some(november));
+        assert_eq!(Month::of_partition("timeline_chunks_2026_11"), Some(november));
         assert_eq!(Month::of_partition("sessions_archive"), None);
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
+use uuid::Uuid;
 
 use super::partitions::Month;
 use super::types::PgTime;
@@ -34,10 +35,10 @@ pub struct Pruned {
     pub partitions: Vec<String>,
     /// Rows deleted from partitions that stay.
     pub sessions: u64,
-    /// Timeline entries of those sessions.
-    pub timeline_entries: u64,
-    /// Entries of `session_places`.
-    pub places: u64,
+    /// Rows of `timeline_chunks` of those sessions.
+    pub timeline_chunks: u64,
+    /// Rows of `session_times`.
+    pub session_times: u64,
     /// Refused bodies.
     pub rejected: u64,
     /// Rows of `backend_minutes`.
@@ -51,8 +52,8 @@ impl Pruned {
     pub fn rows(&self) -> [(&'static str, u64); 6] {
         [
             ("sessions", self.sessions),
-            ("session_timeline", self.timeline_entries),
-            ("session_places", self.places),
+            ("timeline_chunks", self.timeline_chunks),
+            ("session_times", self.session_times),
             ("rejected_reports", self.rejected),
             ("backend_minutes", self.minutes),
             ("job_runs", self.job_runs),
@@ -61,7 +62,7 @@ impl Pruned {
 }
 
 impl fmt::Display for Pruned {
-    /// `dropped sessions_2026_01; deleted 12 sessions, 90 session_timeline`, or `nothing to do`.
+    /// `dropped sessions_2026_01; deleted 12 sessions, 90 timeline_chunks`, or `nothing to do`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows = self.rows().into_iter().filter(|(_, rows)| *rows > 0);
         let rows: Vec<String> = rows.map(|(table, rows)| format!("{rows} {table}")).collect();
@@ -136,10 +137,10 @@ impl Store {
                 tokio::time::sleep(BREATH).await;
             }
             // Places without a row: somebody deleted sessions by hand.
-            pruned.places += delete_batches(
+            pruned.session_times += delete_batches(
                 connection,
-                r#"DELETE FROM session_places WHERE key = ANY(ARRAY(
-                     SELECT key FROM session_places WHERE "timestamp" < $1 LIMIT $2))"#,
+                r#"DELETE FROM session_times WHERE session_key = ANY(ARRAY(
+                     SELECT session_key FROM session_times WHERE "timestamp" < $1 LIMIT $2))"#,
                 // No report that is being written now can be placed as far back.
                 cutoff.minus(Duration::from_hours(24)).into(),
             )
@@ -179,7 +180,7 @@ async fn drop_months(
 ) -> Result<(), Error> {
     let names: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-         WHERE i.inhparent IN ('sessions'::regclass, 'session_timeline'::regclass)
+         WHERE i.inhparent IN ('sessions'::regclass, 'timeline_chunks'::regclass)
          ORDER BY c.relname DESC",
     )
     .fetch_all(&mut *connection)
@@ -197,7 +198,7 @@ async fn drop_months(
         // long for a slow reader before us, so we give up soon and leave it to the next run. A
         // late report that is being written meanwhile is waited for, and dropped with the month.
         sqlx::raw_sql("BEGIN; SET LOCAL lock_timeout = '800ms'").execute(&mut *connection).await?;
-        let places = sqlx::query(r#"DELETE FROM session_places WHERE "timestamp" < $1"#)
+        let places = sqlx::query(r#"DELETE FROM session_times WHERE "timestamp" < $1"#)
             .bind(PgTime::from(month.end()))
             .execute(&mut *connection)
             .await?
@@ -206,7 +207,7 @@ async fn drop_months(
         let drop = format!("DROP TABLE {}; COMMIT", partitions.join(", "));
         sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *connection).await?;
         tracing::info!(?partitions, places, "month dropped");
-        pruned.places += places;
+        pruned.session_times += places;
         pruned.partitions.extend(partitions);
     }
     Ok(())
@@ -219,41 +220,37 @@ async fn delete_sessions(
     pruned: &mut Pruned,
 ) -> Result<bool, Error> {
     let rows = sqlx::query(
-        r#"SELECT session_id, tenant_id, "timestamp" FROM sessions
+        r#"SELECT session_key, "timestamp" FROM sessions
            WHERE "timestamp" < $1 ORDER BY "timestamp" LIMIT $2"#,
     )
     .bind(before)
     .bind(BATCH_ROWS)
     .fetch_all(&mut *connection)
     .await?;
-    let mut keys: (Vec<String>, Vec<String>, Vec<PgTime>) = Default::default();
+    let mut keys: Vec<Uuid> = Vec::with_capacity(rows.len());
+    let mut times: Vec<PgTime> = Vec::with_capacity(rows.len());
     for row in &rows {
-        keys.0.push(row.try_get(0)?);
-        keys.1.push(row.try_get(1)?);
-        keys.2.push(row.try_get(2)?);
+        keys.push(row.try_get(0)?);
+        times.push(row.try_get(1)?);
     }
+    let span = (times.iter().min().copied(), times.iter().max().copied());
     sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
-    // The row first: a report that is being written holds it, and is waited for.
+    // The row first: a report that is being written holds it, and is waited for. A key has one
+    // session time, so the span only spares Postgres the partitions that hold none of them.
     let mut deleted = [0; 3];
     for (deleted, sql) in deleted.iter_mut().zip([
-        r#"DELETE FROM sessions s
-           USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS k (session_id, tenant_id, "timestamp")
-           WHERE s.session_id = k.session_id AND s.tenant_id = k.tenant_id AND s."timestamp" = k."timestamp""#,
-        r#"DELETE FROM session_timeline t
-           USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS k (session_id, tenant_id, "timestamp")
-           WHERE t.session_id = k.session_id AND t.tenant_id = k.tenant_id AND t."timestamp" = k."timestamp""#,
-        r#"DELETE FROM session_places p
-           USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS k (session_id, tenant_id, "timestamp")
-           WHERE p.key = session_key(k.tenant_id, k.session_id) AND p."timestamp" = k."timestamp""#,
+        r#"DELETE FROM sessions WHERE session_key = ANY($1) AND "timestamp" BETWEEN $2 AND $3"#,
+        r#"DELETE FROM timeline_chunks WHERE session_key = ANY($1) AND "timestamp" BETWEEN $2 AND $3"#,
+        r#"DELETE FROM session_times WHERE session_key = ANY($1) AND "timestamp" BETWEEN $2 AND $3"#,
     ]) {
-        let delete = sqlx::query(sql).bind(&keys.0).bind(&keys.1).bind(&keys.2);
+        let delete = sqlx::query(sql).bind(&keys).bind(span.0).bind(span.1);
         *deleted = delete.execute(&mut *connection).await?.rows_affected();
     }
     sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
-    let [sessions, timeline_entries, places] = deleted;
+    let [sessions, timeline_chunks, session_times] = deleted;
     pruned.sessions += sessions;
-    pruned.timeline_entries += timeline_entries;
-    pruned.places += places;
+    pruned.timeline_chunks += timeline_chunks;
+    pruned.session_times += session_times;
     Ok(sessions > 0)
 }
 

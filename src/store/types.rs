@@ -32,6 +32,13 @@ impl From<PgTime> for UnixMs {
     }
 }
 
+impl PgTime {
+    /// The binary format of Postgres.
+    pub(super) const fn to_bytes(self) -> [u8; 8] {
+        self.0.to_be_bytes()
+    }
+}
+
 impl Type<Postgres> for PgTime {
     fn type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(Oid(1184))
@@ -50,7 +57,7 @@ impl PgHasArrayType for PgTime {
 
 impl Encode<'_, Postgres> for PgTime {
     fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        buf.extend_from_slice(&self.0.to_be_bytes());
+        buf.extend_from_slice(&self.to_bytes());
         Ok(IsNull::No)
     }
 }
@@ -63,6 +70,13 @@ impl Decode<'_, Postgres> for PgTime {
 
 /// JSON text, sent as `jsonb` without being parsed and printed again.
 pub(super) struct Jsonb<'a>(pub(super) &'a str);
+
+impl Jsonb<'_> {
+    /// The binary format of jsonb: version 1, then the text.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        [b"\x01", self.0.as_bytes()].concat()
+    }
+}
 
 impl Type<Postgres> for Jsonb<'_> {
     fn type_info() -> PgTypeInfo {
@@ -78,8 +92,30 @@ impl PgHasArrayType for Jsonb<'_> {
 
 impl Encode<'_, Postgres> for Jsonb<'_> {
     fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        // The binary format of jsonb: version 1, then the text.
+        // As in to_bytes, without the copy.
         buf.push(1);
+        buf.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+/// JSON text, stored as it is.
+pub(super) struct Json<'a>(pub(super) &'a str);
+
+impl Type<Postgres> for Json<'_> {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(114))
+    }
+}
+
+impl PgHasArrayType for Json<'_> {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(199))
+    }
+}
+
+impl Encode<'_, Postgres> for Json<'_> {
+    fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         buf.extend_from_slice(self.0.as_bytes());
         Ok(IsNull::No)
     }

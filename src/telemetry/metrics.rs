@@ -41,8 +41,8 @@ const QUERIES: [&str; 9] = [
 ];
 const PRUNED: [&str; 6] = [
     "sessions",
-    "session_timeline",
-    "session_places",
+    "timeline_chunks",
+    "session_times",
     "rejected_reports",
     "backend_minutes",
     "job_runs",
@@ -72,6 +72,7 @@ pub struct Metrics {
     pub commit_delay: Histogram,
     /// Client connections that are open.
     pub connections: IntGauge,
+    timeline_entries_dropped: IntCounterVec,
     job_runs: IntCounterVec,
     job_success: IntGaugeVec,
     pruned_rows: IntCounterVec,
@@ -126,6 +127,11 @@ impl Metrics {
                 "rate_limited_total",
                 "Requests answered with 429, by tenant",
                 &["tenant"],
+            ),
+            timeline_entries_dropped: build.counters(
+                "timeline_entries_dropped_total",
+                "Timeline entries not stored, by reason; session_full: the session has 50,000",
+                &["reason"],
             ),
             queue_reports: build.gauge("ingest_queue_reports", "Reports waiting for their commit"),
             queue_bytes: build.gauge("ingest_queue_bytes", "Memory of the waiting reports, bytes"),
@@ -192,6 +198,7 @@ impl Metrics {
         for code in REJECTED {
             self.rejected.with_label_values(&[code]);
         }
+        self.timeline_entries_dropped.with_label_values(&["session_full"]);
         for query in QUERIES {
             self.db_query.with_label_values(&[query]);
         }
@@ -239,6 +246,11 @@ impl Metrics {
     /// Counts a request over its limit.
     pub fn rate_limited(&self, tenant: &Tenant) {
         self.rate_limited.with_label_values(&[tenant.as_str()]).inc();
+    }
+
+    /// Counts timeline entries that were not stored.
+    pub fn timeline_entries_dropped(&self, reason: &'static str, entries: u64) {
+        self.timeline_entries_dropped.with_label_values(&[reason]).inc_by(entries);
     }
 
     /// Counts a job's run.

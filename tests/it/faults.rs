@@ -333,12 +333,12 @@ async fn what_cannot_be_kept_is_not_refused() {
 #[tokio::test]
 async fn a_schema_that_is_broken_is_our_fault_and_says_no_more() {
     let server = Server::start().await;
-    server.database.execute("ALTER TABLE session_places RENAME TO elsewhere").await;
+    server.database.execute("ALTER TABLE session_times RENAME TO elsewhere").await;
     let body = json!({"sessionId": "s", "timestamp": now_ms()}).to_string();
     let answer = server.post(body).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (500, "INTERNAL_ERROR"));
     assert!(answer.message().contains(answer.header("x-request-id")));
-    assert!(!answer.text.contains("session_places"));
+    assert!(!answer.text.contains("session_times"));
 }
 
 /// Readiness goes off, requests under way are answered, keep-alive connections are told, and

@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests have an environment and a clock")]
 #![expect(unreachable_pub, reason = "the support modules are shared by all tests")]
 
+mod citus;
 mod cli;
 mod docs;
 mod faults;

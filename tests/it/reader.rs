@@ -49,7 +49,7 @@ async fn grafana_reads_what_dashboards_show_and_nothing_else() {
     let (forbidden, read_only) = ("42501", "25006");
     for (sql, expected) in [
         ("SELECT body FROM rejected_reports", forbidden),
-        ("SELECT * FROM session_places", forbidden),
+        ("SELECT * FROM session_times", forbidden),
         ("SELECT * FROM _sqlx_migrations", forbidden),
         // Who holds it keeps others from making partitions.
         ("BEGIN; LOCK TABLE server_lock IN ACCESS SHARE MODE", forbidden),

@@ -69,9 +69,9 @@ async fn whole_months_are_dropped_and_the_edge_is_deleted() {
     let partitions = "SELECT inhrelid::regclass::text FROM pg_inherits
                       WHERE inhparent = 'sessions'::regclass ORDER BY 1 LIMIT 1";
     assert_eq!(database.lines(partitions).await, ["sessions_2026_08"]);
-    let timelines = partitions.replace("'sessions'", "'session_timeline'");
-    assert_eq!(database.lines(&timelines).await, ["session_timeline_2026_08"]);
-    for table in ["sessions", "session_timeline", "session_places"] {
+    let timelines = partitions.replace("'sessions'", "'timeline_chunks'");
+    assert_eq!(database.lines(&timelines).await, ["timeline_chunks_2026_08"]);
+    for table in ["sessions", "session_timeline", "session_times"] {
         // Days 0 to 90: the oldest began exactly 90 days ago, to the millisecond.
         assert_eq!(count(&database, table).await, 91, "{table}");
     }
@@ -80,7 +80,7 @@ async fn whole_months_are_dropped_and_the_edge_is_deleted() {
 
     assert!(server.metric("retention_dropped_partitions_total").await >= 6.0);
     assert!(server.metric("retention_deleted_rows_total{table=\"sessions\"}").await >= 1.0);
-    assert!(server.metric("retention_deleted_rows_total{table=\"session_places\"}").await >= 109.0);
+    assert!(server.metric("retention_deleted_rows_total{table=\"session_times\"}").await >= 109.0);
     // A second run finds nothing to do.
     assert!(run_retention(&server.app).await);
     assert_eq!(count(&database, "sessions").await, 91);
@@ -110,7 +110,7 @@ async fn a_session_that_straddles_the_edge_stays_one_row() {
     assert_eq!(server.database.value(row).await, Some(there));
     // Once pruned it begins anew, at the time of receipt.
     assert!(run_retention(&server.app).await);
-    for table in ["sessions", "session_timeline", "session_places"] {
+    for table in ["sessions", "session_timeline", "session_times"] {
         assert_eq!(count(&server.database, table).await, 0, "{table}");
     }
     for again in 1..=2 {
@@ -160,7 +160,7 @@ async fn two_instances_prune_at_once_while_reports_come_in() {
     let sessions = count(&database, "sessions").await;
     // Of the 25 that were about to go, those whose report came after their pruning are new.
     assert!((91 + 25..=91 + 50).contains(&sessions), "{sessions}");
-    assert_eq!(count(&database, "session_places").await, sessions);
+    assert_eq!(count(&database, "session_times").await, sessions);
     assert_eq!(count(&database, "session_timeline").await, sessions);
     let twice =
         "SELECT count(*) FROM (SELECT FROM sessions GROUP BY session_id HAVING count(*) > 1) AS d";

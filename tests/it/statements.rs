@@ -6,7 +6,7 @@ use sqlx::AssertSqlSafe;
 use crate::support::{Cluster, Database, Server, ServerOptions};
 
 /// As users have them in their dashboards.
-const STATEMENTS: [&str; 4] = [
+pub const STATEMENTS: [&str; 4] = [
     "SELECT percentile_cont(0.5)  WITHIN GROUP (ORDER BY player_startup_ms) AS p50,
        percentile_cont(0.75) WITHIN GROUP (ORDER BY player_startup_ms) AS p75,
        percentile_cont(0.95) WITHIN GROUP (ORDER BY player_startup_ms) AS p95,
@@ -24,13 +24,12 @@ FROM sessions WHERE rebuffer_time_ms IS NOT NULL AND timestamp > NOW() - INTERVA
 async fn fill(database: &Database) {
     database
         .execute(
-            r#"INSERT INTO sessions (tenant_id, session_id, "timestamp", reported_at, received_at,
+            r#"INSERT INTO sessions (session_key, tenant_id, session_id, "timestamp", reported_at, received_at,
                  created_at, report_count, player_startup_ms, rebuffer_time_ms, error_count, content_id, payload)
-               SELECT 'default', gen_random_uuid(), t, t, t, t, 1, (random() * 3000)::int,
+               SELECT session_key('default', id), 'default', id, t, t, t, t, 1, (random() * 3000)::int,
                  (random() * 6000)::int, (random() < 0.02)::int, 'content-' || n % 50, '{}'
-               FROM generate_series(1, 60000) n, LATERAL (SELECT now() - n * interval '2 minutes' AS t) AS times;
-               INSERT INTO session_timeline (tenant_id, session_id, "timestamp", elapsed_ms, timestamp_ms, playback_state)
-               SELECT tenant_id, session_id, "timestamp", 1, 1, 'PLAYING' FROM sessions;
+               FROM generate_series(1, 60000) n, LATERAL (SELECT now() - n * interval '2 minutes' AS t, gen_random_uuid()::text AS id) AS times;
+               INSERT INTO timeline_chunks SELECT session_key, "timestamp", '[[1,1,"PLAYING"]]' FROM sessions;
                ANALYZE"#,
         )
         .await;
@@ -84,8 +83,8 @@ async fn lookups_lists_errors_and_content_use_their_indexes() {
     let database = &server.database;
     let id = database.value("SELECT min(session_id) FROM sessions").await.expect("an id");
     for (sql, index) in [
-        (format!("SELECT * FROM sessions WHERE session_id = '{id}'"), "pkey"),
-        (format!("SELECT * FROM session_timeline WHERE session_id = '{id}'"), "pkey"),
+        (format!("SELECT * FROM sessions WHERE session_id = '{id}'"), "session_id_idx"),
+        (format!("SELECT * FROM session_timeline WHERE session_id = '{id}'"), "session_key_idx"),
         (r#"SELECT * FROM sessions ORDER BY "timestamp" DESC LIMIT 50"#.to_owned(), "timestamp_idx"),
         (
             r#"SELECT * FROM sessions WHERE error_count > 0 AND "timestamp" > now() - interval '80 days'
@@ -102,7 +101,9 @@ async fn lookups_lists_errors_and_content_use_their_indexes() {
         assert!(plan.contains(index), "{sql}\n{plan}");
 // The partitions made ahead are empty, and an empty table is best read whole.
         let seq_scans = plan.lines().filter(|line| line.contains("Seq Scan"));
-        let of_rows = seq_scans.filter(|line| !line.contains("rows=0")).count();
+        let of_rows = seq_scans
+            .filter(|line| !line.contains("rows=0") && !line.contains("never executed"))
+            .count();
         assert_eq!(of_rows, 0, "{sql}\n{plan}");
     }
 }
@@ -157,7 +158,7 @@ async fn every_column_is_commented() {
     let server = Server::start().await;
     let bare = "SELECT c.relname || '.' || a.attname FROM pg_class c
                 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                WHERE c.relname IN ('sessions', 'session_timeline', 'session_places', 'rejected_reports')
+                WHERE c.relname IN ('sessions', 'timeline_chunks', 'session_timeline', 'session_times', 'rejected_reports')
                   AND col_description(c.oid, a.attnum) IS NULL";
     assert_eq!(server.database.lines(bare).await, Vec::<String>::new());
 }

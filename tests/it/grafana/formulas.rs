@@ -21,10 +21,10 @@ use super::queries;
 use crate::support::{Database, Server, now_ms};
 
 const SESSIONS: &str = r"
-INSERT INTO sessions (tenant_id, session_id, timestamp, reported_at, received_at, created_at, report_count,
+INSERT INTO sessions (session_key, tenant_id, session_id, timestamp, reported_at, received_at, created_at, report_count,
     content_id, stream_type, device_model, app_version, sdk_version, clock_skew_ms, player_startup_ms,
     play_time_ms, rebuffer_time_ms, rebuffer_count, seek_time_ms, error_count, last_error_code, payload)
-SELECT 'default', grp || '-' || n, t, t + interval '1 minute', t + interval '62 seconds', t, 2,
+SELECT session_key('default', grp || '-' || n), 'default', grp || '-' || n, t, t + interval '1 minute', t + interval '62 seconds', t, 2,
        'film', stream, device, app, CASE WHEN grp <> 'A' OR startup > 4000 THEN '1.0.1' ELSE '1.0.0' END,
        skew, startup, play, rebuffer, rebuffers, seek, errors, CASE WHEN errors > 0 THEN '2001' END, '{}'
 FROM (SELECT now() - interval '30 minutes') AS moment (t), (
@@ -297,10 +297,10 @@ async fn a_session_without_a_timeline_says_so() {
     assert!(fact("Last error").is_none(), "what is not known is left out");
 
     let entries = r"
-        INSERT INTO session_timeline (tenant_id, session_id, timestamp, elapsed_ms, timestamp_ms, playback_state,
-                                      current_bitrate, buffered_duration_ms)
-        SELECT tenant_id, session_id, timestamp, n * 5000, 0, (ARRAY['BUFFERING', 'PLAYING', 'ENDED'])[n + 1],
-               3000000, 1000 * n FROM sessions, generate_series(0, 2) AS n WHERE session_id = 'B-1'";
+        INSERT INTO timeline_chunks
+        SELECT session_key, timestamp, json_build_array(json_build_array(
+                 n * 5000, 0, (ARRAY['BUFFERING', 'PLAYING', 'ENDED'])[n + 1], 3000000, NULL, NULL, 1000 * n))
+        FROM sessions, generate_series(0, 2) AS n WHERE session_id = 'B-1'";
     database.execute(entries).await;
     let state = rows(&database, "m3w-session, State", 1, &chosen).await;
     let states: Vec<_> = state.iter().map(|row| &row["state"]).collect();

@@ -132,10 +132,10 @@ impl Made<'_> {
         let name = rand::random::<u64>();
         database
             .execute(&format!(
-                "INSERT INTO sessions (tenant_id, session_id, \"timestamp\", reported_at,
+                "INSERT INTO sessions (session_key, tenant_id, session_id, \"timestamp\", reported_at,
                    received_at, created_at, report_count, player_startup_ms, play_time_ms,
                    rebuffer_time_ms, rebuffer_count, error_count, payload)
-                 SELECT 'default', '{name}-' || n, {heard} - interval '20 minutes', {heard},
+                 SELECT session_key('default', '{name}-' || n), 'default', '{name}-' || n, {heard} - interval '20 minutes', {heard},
                         {received}, {received}, 1, 0, 100000, 0, 0, 0, '{{}}'
                  FROM generate_series(1, {of}) AS n;
                  UPDATE sessions SET {trouble}

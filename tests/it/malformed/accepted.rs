@@ -181,8 +181,9 @@ fn timelines(corpus: &mut Corpus) {
         format!(r#"{{"timestampMs":1,"elapsedMs":{elapsed},"playbackState":"PLAYING"{more}}}"#)
     };
     let list = |entries: &[String]| format!("\"timelineEvents\":[{}]", entries.join(","));
-    let equal = [entry("5", ""), entry("5.0", r#","rebufferCount":1"#), entry("6", "")];
-    corpus.add(&list(&equal), &[]).timeline = 2;
+    let one_moment =
+        [entry("5", ""), entry("5.0", r#","rebufferCount":1"#), entry("5.0", ""), entry("6", "")];
+    corpus.add(&list(&one_moment), &[]).timeline = 3;
     let odd = [
         entry("0", r#","currentBitrate":-1,"networkType":null,"unknown":[{}]"#),
         entry(

@@ -5,21 +5,21 @@ use std::cmp::Ordering;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::types::PgTime;
-use super::{Applied, Received};
+use super::row::Version;
+use crate::store::{Applied, Received};
 
 /// The reports of one session within a batch, in order of arrival.
 pub(super) struct Group {
-    /// Key in `session_places`; batches are sorted by it, so that concurrent writers lock
+    /// `session_key`; batches are sorted by it, so that concurrent writers lock
     /// rows in the same order and cannot deadlock.
     pub(super) key: Uuid,
     /// Indexes into the batch, never empty.
     pub(super) reports: Vec<usize>,
 }
 
-/// Key of a session in `session_places`: the first 128 bits of
+/// Key of a session: the first 128 bits of
 /// SHA-256(tenant, 0x1F, session), as the SQL function `session_key` computes it.
-pub(super) fn session_key(tenant: &str, session_id: &str) -> Uuid {
+pub(in crate::store) fn session_key(tenant: &str, session_id: &str) -> Uuid {
     let mut hash = Sha256::new();
     hash.update(tenant.as_bytes());
     hash.update([0x1f]);
@@ -55,18 +55,18 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    pub(super) fn of(reports: &[usize], batch: &[Received], stored: PgTime) -> Self {
+    pub(super) fn of(reports: &[usize], batch: &[Received], stored: Version) -> Self {
         let mut version = stored;
         let mut merge = Self { newest: None, applied: 0, outcomes: Vec::new() };
         for &index in reports {
-            let reported_at = PgTime::from(batch[index].report.reported_at);
-            merge.outcomes.push(match reported_at.cmp(&version) {
+            let reported = Version::of(&batch[index].report);
+            merge.outcomes.push(match reported.cmp(&version) {
                 Ordering::Greater => Applied::Updated,
                 Ordering::Equal => Applied::Duplicate,
                 Ordering::Less => Applied::Stale,
             });
-            if reported_at > version {
-                version = reported_at;
+            if reported > version {
+                version = reported;
                 merge.newest = Some(index);
                 merge.applied += 1;
             }
@@ -81,16 +81,18 @@ mod tests {
     use crate::auth::Tenant;
     use crate::report::{self, UnixMs};
 
-    fn batch(reports: &[(&str, i64)]) -> Vec<Received> {
-        let received = |(id, timestamp): &(&str, i64)| Received {
+    fn received(body: &str) -> Received {
+        Received {
             tenant: Tenant::new("default"),
-            report: report::parse(
-                format!(r#"{{"sessionId":"{id}","timestamp":{timestamp}}}"#).as_bytes(),
-            )
-            .expect("valid"),
+            report: report::parse(body.as_bytes()).expect("valid"),
             at: UnixMs(1_795_000_000_000),
-        };
-        reports.iter().map(received).collect()
+        }
+    }
+
+    fn batch(reports: &[(&str, i64)]) -> Vec<Received> {
+        let body =
+            |(id, time): &(&str, i64)| format!(r#"{{"sessionId":"{id}","timestamp":{time}}}"#);
+        reports.iter().map(|report| received(&body(report))).collect()
     }
 
     #[test]
@@ -111,7 +113,8 @@ mod tests {
         use Applied::{Duplicate, Stale, Updated};
         let batch = batch(&[("s", 10), ("s", 30), ("s", 20), ("s", 30), ("s", 40)]);
         let reports = &group(&batch)[0].reports;
-        let merge = |stored| Merge::of(reports, &batch, PgTime::from(UnixMs(stored)));
+        let version = |duration_ms, at| Version { duration_ms, reported_at: UnixMs(at).into() };
+        let merge = |stored| Merge::of(reports, &batch, version(0, stored));
         let all = merge(5);
         assert_eq!(all.outcomes, [Updated, Updated, Stale, Duplicate, Updated]);
         assert_eq!((all.newest, all.applied), (Some(4), 3));
@@ -120,5 +123,19 @@ mod tests {
         assert_eq!((one.newest, one.applied), (Some(4), 1));
         let none = merge(50);
         assert_eq!((none.newest, none.applied), (None, 0));
+    }
+
+    #[test]
+    fn the_monotonic_clock_decides_before_the_wall_clock() {
+        let report = |duration: &str, time: i64| {
+            received(&format!(
+                r#"{{"sessionId":"s","timestamp":{time},"sessionDurationMs":{duration}}}"#
+            ))
+        };
+        // The wall clock is set back by two hours after the first report.
+        let batch = [report("14000", 7_214_000), report("29000", 29_000), report("null", 44_000)];
+        let merge = Merge::of(&[0, 1, 2], &batch, Version::of(&batch[2].report));
+        assert_eq!(merge.outcomes, [Applied::Updated, Applied::Updated, Applied::Stale]);
+        assert_eq!(merge.newest, Some(1));
     }
 }

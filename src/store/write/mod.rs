@@ -1,10 +1,17 @@
 //! The upsert: a batch of reports in one transaction, exactly one row per session.
 //!
-//! Nearly always that is one call of a function (migrations/0004_new_sessions.sql), one round
-//! trip: `upsert_reports`, or `insert_reports` where batch after batch had only new sessions.
-//! Only where a session has several reports in one batch are there two calls: the first report
-//! of each session, and then what the others come to, once it is known which version the row
-//! holds, and the row is locked.
+//! On one Postgres that is nearly always one call of a function, one round trip
+//! ([`functions`]); on a sharded one, a few plain statements ([`statements`]). Only where a
+//! session has several reports in one batch are there two rounds: the first report of each
+//! session, and then what the others come to, once it is known which version the row holds, and
+//! the row is locked. Timeline entries that may be stored already are compared last
+//! ([`timeline`]).
+
+mod batch;
+pub(super) mod functions;
+mod row;
+mod statements;
+mod timeline;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,13 +19,16 @@ use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
 
-use super::batch::{Group, Merge, group};
+pub(super) use batch::session_key;
+
 use super::connect::{Kept, Lease};
 use super::partitions::Month;
-use super::rows::{Write, Written, insert_reports, upsert_reports};
 use super::types::PgTime;
 use super::{Applied, Error, Received, Store};
-use crate::report::Place;
+use crate::report::{SessionTime, Timeline};
+use batch::{Group, Merge, group};
+use row::{Version, Write, Written};
+use timeline::Unsettled;
 
 /// After a batch of more than this, its connection gives back the memory that it took. Growing
 /// the buffers again and again would cost more than it saves.
@@ -31,9 +41,9 @@ const NEW_IN_A_ROW: u32 = 8;
 
 /// Batches in a row that held nothing but new sessions.
 #[derive(Default)]
-pub(super) struct AllNew(AtomicU32);
+pub(super) struct NewSessionStreak(AtomicU32);
 
-impl AllNew {
+impl NewSessionStreak {
     fn is_expected(&self) -> bool {
         self.0.load(Ordering::Relaxed) >= NEW_IN_A_ROW
     }
@@ -51,9 +61,8 @@ impl Store {
     /// Gives up after `limit`. Uses the connection that is kept from the batch before, if one is.
     ///
     /// # Errors
-    /// Nothing of the batch is stored then, or, where Postgres did not answer (the connection
-    /// broke, the time was up), maybe all of it, maybe a moment later. Calling again with the
-    /// same batch is always right; what was stored is a duplicate then.
+    /// On an error, either nothing was stored or, if Postgres never responded, all of it may have
+    /// been. Retrying the same batch is always safe: what was stored is a duplicate then.
     pub async fn upsert(
         &self,
         kept: &mut Kept,
@@ -72,11 +81,18 @@ impl Store {
             Ok(applied)
         };
         let result = self.within(limit, "upsert", write).await;
-        if result.as_ref().is_err_and(Error::is_missing_partition) {
-            let make = self.make_missing(&groups);
-            self.within(limit / 2, "make_partition", make).await?;
+        match result {
+            Err(error) if error.is_missing_partition() => {
+                let make = self.make_missing(&groups);
+                self.within(limit / 2, "make_partition", make).await?;
+                Err(error)
+            }
+            // Somebody distributed the tables under a running server.
+            Err(error) if error.is_unsupported() && self.sharding.forget() => {
+                Err(Error::transient("the tables are distributed now"))
+            }
+            result => result,
         }
-        result
     }
 
     async fn write(
@@ -85,37 +101,54 @@ impl Store {
         batch: &[Received],
         groups: &[Group],
     ) -> Result<Vec<Applied>, Error> {
-        let firsts: Vec<Write<'_>> = groups
+        let is_sharded = self.sharding.of(connection).await?;
+        let mut firsts: Vec<Write<'_>> = groups
             .iter()
             .map(|group| {
                 let received = &batch[group.reports[0]];
                 Write {
                     key: group.key,
-                    place: Place::of(&received.report, received.at, self.retention),
+                    time: SessionTime::of(&received.report, received.at, self.retention),
                     received,
                     created_at: received.at,
                     applied: 1,
-                    entries_of: vec![received],
+                    timeline: received.report.timeline.clone(),
                 }
             })
             .collect();
         let months: HashSet<Month> =
-            firsts.iter().map(|write| Month::of(write.place.timestamp)).collect();
+            firsts.iter().map(|write| Month::of(write.time.timestamp)).collect();
         for month in months {
             self.ensure_partition(connection, month).await?;
         }
 
         let mut outcomes = vec![Applied::Stale; batch.len()];
+        let mut unsettled = Unsettled::default();
         let several = groups.len() < batch.len();
-        if several {
-            sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *connection).await?;
+        let mut in_transaction = several || is_sharded;
+        if in_transaction {
+            begin(connection, is_sharded).await?;
         }
-        let written = self.write_firsts(connection, &firsts).await?;
+        let written = self.write_firsts(connection, &mut firsts, is_sharded).await?;
         for (write, (group, written)) in firsts.iter().zip(groups.iter().zip(&written)) {
             outcomes[group.reports[0]] = outcome(write, written);
         }
+        unsettled.note(&firsts, &written);
         if several {
-            apply_others(connection, batch, groups, &firsts, &written, &mut outcomes).await?;
+            let mut others = others(batch, groups, &firsts, &written, &mut outcomes);
+            let written = upsert_reports(connection, &mut others, is_sharded).await?;
+            unsettled.note(&others, &written);
+        }
+        if !unsettled.is_empty() {
+            if !in_transaction {
+                begin(connection, is_sharded).await?;
+                unsettled.lock(connection).await?;
+                in_transaction = true;
+            }
+            let dropped = unsettled.add_missing(connection).await?;
+            self.metrics.timeline_entries_dropped("session_full", dropped);
+        }
+        if in_transaction {
             sqlx::raw_sql("COMMIT").execute(connection).await?;
         }
         Ok(outcomes)
@@ -125,17 +158,27 @@ impl Store {
     async fn write_firsts(
         &self,
         connection: &mut PgConnection,
-        firsts: &[Write<'_>],
+        firsts: &mut [Write<'_>],
+        is_sharded: bool,
     ) -> Result<Vec<Written>, Error> {
-        if self.all_new.is_expected() {
-            if insert_reports(connection, firsts).await? {
+        if self.new_sessions.is_expected() {
+            let all_new = if is_sharded {
+                statements::insert_reports(connection, firsts).await?
+            } else {
+                functions::insert_reports(connection, firsts).await?
+            };
+            if all_new {
                 return Ok(firsts.iter().map(Written::first).collect());
             }
-            self.all_new.seen(false);
+            self.new_sessions.seen(false);
+            if is_sharded {
+                sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+                begin(connection, is_sharded).await?;
+            }
         }
-        let written = upsert_reports(connection, firsts).await?;
+        let written = upsert_reports(connection, firsts, is_sharded).await?;
         let is_new = |written: &Written| written.count == Some(1);
-        self.all_new.seen(written.iter().all(is_new));
+        self.new_sessions.seen(written.iter().all(is_new));
         Ok(written)
     }
 
@@ -144,13 +187,13 @@ impl Store {
     async fn make_missing(&self, groups: &[Group]) -> Result<(), Error> {
         self.partitions.forget_all();
         let mut lease = Lease::take(&self.pool).await?;
-        let places: Vec<PgTime> =
-            sqlx::query_scalar(r#"SELECT "timestamp" FROM session_places WHERE key = ANY($1)"#)
-                .bind(groups.iter().map(|group| group.key).collect::<Vec<_>>())
-                .fetch_all(&mut *lease)
-                .await?;
-        let months: HashSet<Month> =
-            places.into_iter().map(|time| Month::of(time.into())).collect();
+        let times: Vec<PgTime> = sqlx::query_scalar(
+            r#"SELECT "timestamp" FROM session_times WHERE session_key = ANY($1)"#,
+        )
+        .bind(groups.iter().map(|group| group.key).collect::<Vec<_>>())
+        .fetch_all(&mut *lease)
+        .await?;
+        let months: HashSet<Month> = times.into_iter().map(|time| Month::of(time.into())).collect();
         for month in months {
             self.ensure_partition(&mut lease, month).await?;
         }
@@ -159,15 +202,32 @@ impl Store {
     }
 }
 
-/// Writes what the second and later reports of each session come to.
-async fn apply_others(
+async fn begin(connection: &mut PgConnection, is_sharded: bool) -> Result<(), Error> {
+    let begin = if is_sharded { statements::BEGIN } else { "BEGIN ISOLATION LEVEL READ COMMITTED" };
+    sqlx::raw_sql(begin).execute(connection).await?;
+    Ok(())
+}
+
+async fn upsert_reports(
     connection: &mut PgConnection,
-    batch: &[Received],
+    writes: &mut [Write<'_>],
+    is_sharded: bool,
+) -> Result<Vec<Written>, Error> {
+    if is_sharded {
+        statements::upsert_reports(connection, writes).await
+    } else {
+        functions::upsert_reports(connection, writes).await
+    }
+}
+
+/// What the second and later reports of each session come to.
+fn others<'a>(
+    batch: &'a [Received],
     groups: &[Group],
-    firsts: &[Write<'_>],
+    firsts: &[Write<'a>],
     written: &[Written],
     outcomes: &mut [Applied],
-) -> Result<(), Error> {
+) -> Vec<Write<'a>> {
     let mut writes = Vec::new();
     for (group, (first, written)) in groups.iter().zip(firsts.iter().zip(written)) {
         let others = &group.reports[1..];
@@ -176,17 +236,18 @@ async fn apply_others(
         for (&index, outcome) in others.iter().zip(merge.outcomes) {
             outcomes[index] = outcome;
         }
+        let timelines = others.iter().filter_map(|&index| batch[index].report.timeline.as_ref());
         writes.push(Write {
             key: group.key,
-            place: first.place,
+            time: first.time,
             // Where all are old, any will do: it changes nothing but the timeline.
             received: &batch[merge.newest.unwrap_or(second)],
             created_at: first.created_at,
             applied: merge.applied,
-            entries_of: others.iter().map(|&index| &batch[index]).collect(),
+            timeline: Timeline::merged(timelines),
         });
     }
-    upsert_reports(connection, &writes).await.map(drop)
+    writes
 }
 
 /// What became of a session's first report in a batch.
@@ -195,9 +256,7 @@ fn outcome(write: &Write<'_>, written: &Written) -> Applied {
         // Only an insert starts at what it brought.
         Some(count) if count == write.applied => Applied::Stored,
         Some(_) => Applied::Updated,
-        None if written.version == PgTime::from(write.received.report.reported_at) => {
-            Applied::Duplicate
-        }
+        None if written.version == Version::of(&write.received.report) => Applied::Duplicate,
         None => Applied::Stale,
     }
 }

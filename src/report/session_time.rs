@@ -38,14 +38,14 @@ impl Retention {
 
 /// A session's one place on the time axis, fixed by the first report that is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct SessionTime {
     /// Column `"timestamp"`.
     pub timestamp: UnixMs,
     /// Receipt minus the device's claim in milliseconds, where the claim was not believed.
     pub clock_skew_ms: Option<i64>,
 }
 
-impl Place {
+impl SessionTime {
     /// The start that the device claims, or the time of receipt where the claim is more than
     /// ten minutes ahead of the server or lies before the retention period.
     #[must_use]
@@ -66,18 +66,21 @@ mod tests {
 
     const NOW: UnixMs = UnixMs(1_795_000_000_000);
 
-    fn place(timestamp: i64, start: Option<&str>, days: u32) -> Place {
+    fn place(timestamp: i64, start: Option<&str>, days: u32) -> SessionTime {
         let start = start.map_or("null".to_owned(), |s| format!("\"{s}\""));
         let body =
             format!(r#"{{"sessionId":"s","timestamp":{timestamp},"sessionStartDateIso":{start}}}"#);
         let report = report::parse(body.as_bytes()).expect("valid");
-        Place::of(&report, NOW, Retention::days(days))
+        SessionTime::of(&report, NOW, Retention::days(days))
     }
 
     #[test]
     fn start_wins_over_timestamp() {
         let placed = place(NOW.0, Some("2026-11-18T11:06:40.000Z"), 90);
-        assert_eq!(placed, Place { timestamp: UnixMs(1_795_000_000_000), clock_skew_ms: None });
+        assert_eq!(
+            placed,
+            SessionTime { timestamp: UnixMs(1_795_000_000_000), clock_skew_ms: None }
+        );
         assert_eq!(place(NOW.0 - 5, Some("null"), 90).timestamp, UnixMs(NOW.0 - 5));
     }
 
@@ -86,9 +89,9 @@ mod tests {
         let minute = 60_000;
         assert_eq!(place(NOW.0 + 10 * minute, None, 90).clock_skew_ms, None);
         let ahead = place(NOW.0 + 10 * minute + 1, None, 90);
-        assert_eq!(ahead, Place { timestamp: NOW, clock_skew_ms: Some(-10 * minute - 1) });
+        assert_eq!(ahead, SessionTime { timestamp: NOW, clock_skew_ms: Some(-10 * minute - 1) });
         let old = place(86_400_123, None, 90);
-        assert_eq!(old, Place { timestamp: NOW, clock_skew_ms: Some(NOW.0 - 86_400_123) });
+        assert_eq!(old, SessionTime { timestamp: NOW, clock_skew_ms: Some(NOW.0 - 86_400_123) });
         assert_eq!(place(i64::MAX, None, 90).timestamp, NOW);
     }
 

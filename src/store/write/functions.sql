@@ -1,0 +1,133 @@
+CREATE TYPE session_report_{version} AS ({fields});
+COMMENT ON TYPE session_report_{version} IS
+    'A row for sessions as a server of this version sends it';
+
+CREATE FUNCTION insert_reports_{version}(
+    keys    uuid[],                     -- of each report, ascending, none twice
+    times   timestamptz[],              -- the session time of each
+    reports session_report_{version}[],
+    entries json[]                      -- timeline entries of each, or null
+)
+-- Whether every report was its session's first. If not, nothing is written.
+RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    INSERT INTO session_times (session_key, "timestamp")
+    SELECT * FROM ROWS FROM (pg_catalog.unnest(keys), pg_catalog.unnest(times));
+
+    INSERT INTO sessions (session_key, "timestamp", {columns})
+    SELECT keys[r.ordinality], times[r.ordinality], {values}
+    FROM pg_catalog.unnest(reports) WITH ORDINALITY AS r;
+
+    INSERT INTO timeline_chunks (session_key, "timestamp", entries)
+    SELECT * FROM ROWS FROM (
+        pg_catalog.unnest(keys), pg_catalog.unnest(times), pg_catalog.unnest(entries)
+    ) AS r (key, "time", entries)
+    WHERE r.entries IS NOT NULL;
+    RETURN true;
+EXCEPTION WHEN unique_violation THEN
+    RETURN false;
+END
+$$;
+COMMENT ON FUNCTION insert_reports_{version} IS
+    'Writes a batch of reports of new sessions, one of each: session times, rows and timeline entries';
+
+CREATE FUNCTION upsert_reports_{version}(
+    keys    uuid[],                     -- of each report, ascending, none twice
+    times   timestamptz[],              -- the session time of each, unless that is settled
+    reports session_report_{version}[],
+    entries json[]                      -- timeline entries of each, or null
+)
+-- For every report: report_count where it is now its session's newest, else null; version and
+-- session time of the row; and whether its timeline entries were added.
+RETURNS TABLE (key uuid, count integer, duration_ms bigint, reported_at timestamptz,
+               settled timestamptz, added boolean)
+LANGUAGE plpgsql
+-- Plans are made once per connection, maybe while the tables are still empty.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    reported CONSTANT integer := pg_catalog.cardinality(keys);
+    found    timestamptz[];
+    missing  integer;
+    inserted integer := 0;
+    applied  uuid[] := '{}';
+    compared uuid[] := '{}';
+BEGIN
+    found := ARRAY(
+        SELECT (SELECT t."timestamp" FROM session_times t WHERE t.session_key = k.key)
+        FROM pg_catalog.unnest(keys) AS k (key));
+    missing := pg_catalog.cardinality(pg_catalog.array_positions(found, NULL));
+
+    -- Whoever inserts first settles the session time.
+    IF missing > 0 THEN
+        INSERT INTO session_times (session_key, "timestamp")
+        SELECT k.key, k."time"
+        FROM ROWS FROM (
+            pg_catalog.unnest(keys), pg_catalog.unnest(times), pg_catalog.unnest(found)
+        ) AS k (key, "time", found)
+        WHERE k.found IS NULL
+        ON CONFLICT (session_key) DO NOTHING;
+        GET DIAGNOSTICS inserted = ROW_COUNT;
+        IF inserted < missing THEN
+            found := ARRAY(
+                SELECT (SELECT t."timestamp" FROM session_times t WHERE t.session_key = k.key)
+                FROM pg_catalog.unnest(keys) AS k (key));
+            IF pg_catalog.array_position(found, NULL) IS NOT NULL THEN
+                RAISE serialization_failure USING MESSAGE = 'a session time vanished while it was read';
+            END IF;
+        END IF;
+        times := ARRAY(
+            SELECT coalesce(k.found, k."time")
+            FROM ROWS FROM (pg_catalog.unnest(times), pg_catalog.unnest(found)) AS k ("time", found));
+    ELSE
+        times := found;
+    END IF;
+
+    FOR key, count, duration_ms, reported_at, settled, added IN
+        INSERT INTO sessions AS s (session_key, "timestamp", {columns})
+        SELECT keys[r.ordinality], times[r.ordinality], {values}
+        FROM pg_catalog.unnest(reports) WITH ORDINALITY AS r
+        {on_conflict}
+        RETURNING s.session_key, s.report_count, s.session_duration_ms, s.reported_at,
+                  s."timestamp", s.timeline_from_ms IS NOT NULL
+    LOOP
+        -- A row was inserted. Where its session had a time, both were pruned after that was
+        -- read, and the session may have another one by now; or somebody deleted the row by
+        -- hand, and the time is still there.
+        IF count = 1 AND inserted < reported AND NOT EXISTS (
+            SELECT FROM session_times t WHERE t.session_key = key AND t."timestamp" = settled)
+        THEN
+            RAISE serialization_failure USING MESSAGE = 'a session was pruned while it was written';
+        END IF;
+        applied := applied || key;
+        IF NOT added THEN
+            compared := compared || key;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+
+    IF pg_catalog.cardinality(applied) < reported THEN
+        -- Rows of reports that were not newer. They are locked since the upsert looked at them.
+        RETURN QUERY
+        SELECT s.session_key, NULL::integer, s.session_duration_ms, s.reported_at, s."timestamp", false
+        FROM ROWS FROM (pg_catalog.unnest(keys), pg_catalog.unnest(times)) AS k (key, "time")
+        -- Not "=", for which the planner would take the narrower index on "timestamp" alone.
+        JOIN sessions s ON s.session_key = k.key AND s."timestamp" BETWEEN k."time" AND k."time"
+        WHERE k.key <> ALL (applied);
+    END IF;
+
+    INSERT INTO timeline_chunks (session_key, "timestamp", entries)
+    SELECT * FROM ROWS FROM (
+        pg_catalog.unnest(keys), pg_catalog.unnest(times), pg_catalog.unnest(entries)
+    ) AS r (key, "time", entries)
+    WHERE r.entries IS NOT NULL AND r.key = ANY (applied) AND r.key <> ALL (compared);
+END
+$$;
+COMMENT ON FUNCTION upsert_reports_{version} IS
+    'Writes a batch of reports, at most one of each session: session times, rows and timeline entries';

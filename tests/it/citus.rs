@@ -1,0 +1,282 @@
+//! Everything that must hold where the tables are distributed, on a real Citus.
+//!
+//! `M3W_TEST_CITUS_URL` is the URL of a coordinator's database with the extension and at least
+//! one worker, for these tests alone: its schema `public` is dropped. Without the variable they
+//! are skipped, and scripts/test says so.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::seq::SliceRandom as _;
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+
+use crate::grafana::{macros, queries};
+use crate::statements::STATEMENTS;
+use crate::support::{Database, Server, ServerOptions, bin, now_ms};
+
+/// 2026-11-30T23:59:30Z: half a minute before a month ends.
+const MONTH_END_MS: i64 = 1_796_083_170_000;
+const HOUR_MS: i64 = 3_600_000;
+
+/// The empty database of the coordinator; one test at a time has it.
+async fn citus() -> Option<(Database, tokio::sync::MutexGuard<'static, ()>)> {
+    static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let url = std::env::var("M3W_TEST_CITUS_URL").ok()?;
+    let turn = ONE_AT_A_TIME.lock().await;
+    let database = Database { url };
+    database.execute("DROP SCHEMA IF EXISTS public CASCADE; CREATE SCHEMA public").await;
+    Some((database, turn))
+}
+
+fn options(now_ms: i64) -> ServerOptions {
+    ServerOptions { now_ms: Some(now_ms), ..ServerOptions::default() }
+}
+
+async fn distribute(database: &Database, arguments: &[&str]) -> std::process::Output {
+    let mut command = tokio::process::Command::from(bin());
+    command.env("DATABASE_URL", &database.url).args(["db", "distribute"]).args(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().await.expect("it runs")
+}
+
+async fn distributed(now_ms: i64) -> Option<(Server, tokio::sync::MutexGuard<'static, ()>)> {
+    let (database, turn) = citus().await?;
+    let output = distribute(&database, &["--yes", "--shards", "4"]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some((Server::with(options(now_ms), &database).await, turn))
+}
+
+fn body(id: &str, timestamp: i64, play_time: i64) -> String {
+    json!({
+        "sessionId": id, "timestamp": timestamp, "playTimeMs": play_time,
+        "timelineEvents": [
+            {"timestampMs": MONTH_END_MS, "elapsedMs": 7, "playbackState": "BUFFERING"},
+            {"timestampMs": timestamp, "elapsedMs": 10 + play_time, "playbackState": "PLAYING"},
+        ],
+    })
+    .to_string()
+}
+
+fn statuses(batch: &Value) -> Vec<&str> {
+    let results = batch["results"].as_array().expect("results");
+    results.iter().map(|result| result["status"].as_str().expect("a status")).collect()
+}
+
+#[tokio::test]
+async fn a_database_without_citus_says_what_is_missing() {
+    let database = Database::new().await;
+    let output = distribute(&database, &["--yes"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("CREATE EXTENSION citus"), "{error}");
+    assert!(output.stdout.is_empty());
+}
+
+/// A database with sessions becomes a distributed one under a running server.
+#[tokio::test]
+async fn a_filled_database_is_distributed_under_a_running_server() {
+    let Some((database, _turn)) = citus().await else { return };
+    let server = Server::with(options(MONTH_END_MS), &database).await;
+    for session in 0..20 {
+        assert_eq!(server.post(body(&format!("s{session}"), MONTH_END_MS, 1)).await.status, 200);
+    }
+    // Nobody is asked without a terminal, and nothing is changed.
+    let output = distribute(&database, &[]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("--yes") && error.contains("session_times"), "{error}");
+    let tables = "SELECT count(*) FROM citus_tables WHERE citus_table_type = 'distributed'";
+    assert_eq!(database.number(tables).await, 0);
+    // As if a run had failed half way.
+    database
+        .execute(
+            "SELECT create_distributed_table('session_times', 'session_key', shard_count := 4)",
+        )
+        .await;
+    assert_eq!(server.post(body("s0", MONTH_END_MS + 1, 2)).await.status, 200);
+    let output = distribute(&database, &["--yes", "--json"]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let result: Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
+    let names: Vec<_> = result["tables"].as_array().expect("tables").iter().collect();
+    assert_eq!(names.len(), 2, "{result}");
+    assert_eq!(names[0]["table"], "sessions");
+    let again = distribute(&database, &["--yes"]).await;
+    assert_eq!(String::from_utf8_lossy(&again.stdout), "the tables are distributed already\n");
+
+    for session in 0..21 {
+        let answer = server.post(body(&format!("s{session}"), MONTH_END_MS + 2, 3)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    assert_eq!(database.number("SELECT count(*) FROM sessions").await, 21);
+    assert_eq!(database.number("SELECT sum(report_count)::bigint FROM sessions").await, 42);
+    assert_eq!(database.number("SELECT count(*) FROM session_timeline").await, 3 + 19 * 3 + 3);
+    let together = "SELECT count(DISTINCT colocation_id) FROM citus_tables
+                    WHERE table_name::text ~ '^(sessions|session_times|timeline_chunks)'";
+    assert_eq!(database.number(together).await, 1);
+    // A partition that is made later is distributed too.
+    let old = MONTH_END_MS - 80 * 24 * HOUR_MS;
+    assert_eq!(server.post(body("old", old, 1)).await.status, 200);
+    let partition = "SELECT count(*) FROM pg_dist_partition
+                     WHERE logicalrelid = 'sessions_2026_09'::regclass";
+    assert_eq!(database.number(partition).await, 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn promises_hold_on_shards() {
+    let Some((server, _turn)) = distributed(MONTH_END_MS).await else { return };
+    let database = &server.database;
+    // Newer wins, older and equal change nothing, timelines add up.
+    for (timestamp, play_time) in [(0, 100), (2, 300), (1, 200), (2, 300), (3, 50)] {
+        let answer = server.post(body("s", MONTH_END_MS + timestamp, play_time)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    let row = "SELECT report_count || ' ' || play_time_ms FROM sessions WHERE session_id = 's'";
+    assert_eq!(database.value(row).await.expect("a row"), "3 50");
+    let entries = "SELECT count(*) FROM session_timeline WHERE session_id = 's'";
+    assert_eq!(database.number(entries).await, 5);
+    let read = server.get("/v1/sessions/s").await;
+    assert_eq!(read.status, 200, "{}", read.text);
+    assert_eq!(read.json()["timeline"].as_array().expect("a timeline").len(), 5);
+
+    // Several reports of a session in one batch, and a neighbour that is refused.
+    let reports = [10, 30, 20, 30, 40].map(|t| body("b", MONTH_END_MS + t, t));
+    let batch = format!("[{},{}]", reports.join(","), r#"{"sessionId":"bad"}"#);
+    let answer = server.post_batch(batch).await.json();
+    let expected = ["stored", "stored", "stale", "duplicate", "stored", "rejected"];
+    assert_eq!(statuses(&answer), expected);
+
+    // Batches of new sessions only, then one that is not.
+    for round in 0..12 {
+        let lines: Vec<String> =
+            (0..30).map(|n| body(&format!("new {round} {n}"), MONTH_END_MS, 1)).collect();
+        let answer = server.post_batch(format!("[{}]", lines.join(","))).await;
+        assert_eq!(answer.json()["accepted"], 30, "{}", answer.text);
+    }
+    let mixed = [body("s", MONTH_END_MS + 9, 9), body("new last", MONTH_END_MS, 1)].join(",");
+    let answer = server.post_batch(format!("[{mixed}]")).await.json();
+    assert_eq!(statuses(&answer), ["stored", "stored"]);
+    assert_eq!(database.number("SELECT count(*) FROM sessions").await, 2 + 360 + 1);
+    let chunks = "SELECT count(*) FROM session_timeline WHERE session_id LIKE 'new%'";
+    assert_eq!(database.number(chunks).await, 361 * 2);
+
+    // A session keeps its month.
+    server.clock_ms.fetch_add(60_000, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(server.post(body("s", MONTH_END_MS + 60_000, 10)).await.status, 200);
+    let months = "SELECT count(DISTINCT tableoid) FROM sessions WHERE session_id = 's'";
+    assert_eq!(database.number(months).await, 1);
+
+    // Rows and session times that somebody deleted come back.
+    database.execute("DELETE FROM sessions WHERE session_id = 's'").await;
+    assert_eq!(server.post(body("s", MONTH_END_MS + 60_001, 11)).await.status, 200);
+    assert_eq!(database.value(row).await.expect("a row"), "1 11");
+    server.stop().await;
+}
+
+/// Two instances, many clients, few sessions: no deadlock, and the newest report wins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_instances_write_the_same_hot_sessions_on_shards() {
+    const SESSIONS: i64 = 20;
+    const CLIENTS: i64 = 8;
+    const ROUNDS: i64 = 8;
+    let Some((one, _turn)) = distributed(MONTH_END_MS).await else { return };
+    let database = one.database.clone();
+    let two = Server::with(options(MONTH_END_MS), &database).await;
+    let servers = Arc::new([one, two]);
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let servers = Arc::clone(&servers);
+            tokio::spawn(async move {
+                for round in 0..ROUNDS {
+                    let server = &servers[usize::try_from((client + round) % 2).expect("0 or 1")];
+                    let mut order: Vec<i64> = (0..SESSIONS).collect();
+                    order.shuffle(&mut rand::rng());
+                    let version = round * CLIENTS + client;
+                    let lines: Vec<String> = order
+                        .iter()
+                        .map(|n| body(&format!("hot{n}"), MONTH_END_MS + version, version))
+                        .collect();
+                    let answer = server.post_batch(format!("[{}]", lines.join(","))).await;
+                    assert_eq!(answer.json()["accepted"], SESSIONS, "{}", answer.text);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.expect("no client failed");
+    }
+    let newest = ROUNDS * CLIENTS - 1;
+    let right = format!("SELECT count(*) FROM sessions WHERE play_time_ms = {newest}");
+    assert_eq!(database.number(&right).await, SESSIONS);
+    assert_eq!(database.number("SELECT count(*) FROM sessions").await, SESSIONS);
+    let entries = SESSIONS * (ROUNDS * CLIENTS + 1);
+    assert_eq!(database.number("SELECT count(*) FROM session_timeline").await, entries);
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(database.number(deadlocks).await, 0);
+}
+
+#[tokio::test]
+async fn retention_removes_shards_too() {
+    let now = now_ms();
+    let Some((server, _turn)) = distributed(now).await else { return };
+    let database = &server.database;
+    let day = 24 * HOUR_MS;
+    for age in [1, 40, 80, 89] {
+        assert_eq!(server.post(body(&format!("{age}"), now - age * day, 1)).await.status, 200);
+    }
+    let store = &server.app.store;
+    let later = media3watch::report::UnixMs(now);
+    assert!(store.prune(later).await.expect("pruned").is_some());
+    assert_eq!(database.number("SELECT count(*) FROM sessions").await, 4);
+    // Two months of partitions go at once, and the edge of a third row by row.
+    database
+        .execute(&format!("UPDATE sessions SET received_at = received_at; SELECT {}", day))
+        .await;
+    let short = ServerOptions { env: vec![("RETENTION_DAYS", "20".to_owned())], ..options(now) };
+    let other = Server::with(short, database).await;
+    let pruned = other.app.store.prune(later).await.expect("pruned").expect("ours");
+    assert!(!pruned.partitions.is_empty(), "{pruned}");
+    for table in ["sessions", "session_times"] {
+        assert_eq!(database.number(&format!("SELECT count(*) FROM {table}")).await, 1, "{table}");
+    }
+    assert_eq!(database.number("SELECT count(*) FROM timeline_chunks").await, 1);
+    other.stop().await;
+    server.stop().await;
+}
+
+/// Every query of every dashboard, and what users have in theirs.
+#[tokio::test]
+async fn dashboards_and_documented_statements_run_on_shards() {
+    let now = now_ms();
+    let Some((server, _turn)) = distributed(now).await else { return };
+    let lines: Vec<String> =
+        (0..300).map(|n| body(&format!("s{n}"), now - n * HOUR_MS, n * 1_000)).collect();
+    let answer = server.post_batch(format!("[{}]", lines.join(","))).await;
+    assert_eq!(answer.json()["accepted"], 300);
+    let mut connection = server.database.connect().await;
+    for sql in STATEMENTS {
+        sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut connection).await.expect(sql);
+    }
+    let mut refused = Vec::new();
+    let mut slowest = BTreeMap::new();
+    for query in queries::all() {
+        let chosen = [("session_id".to_owned(), vec!["s3".to_owned()])].into();
+        for hours in queries::RANGES {
+            let context = query.context(now, hours, &chosen);
+            let sql = macros::expand(&query.sql, &context).expect("expands");
+            let started = Instant::now();
+            let run = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut connection).await;
+            if let Err(error) = run {
+                refused.push(format!("{}: {error}", query.place()));
+                break;
+            }
+            slowest.insert(started.elapsed(), query.place());
+        }
+    }
+    assert!(refused.is_empty(), "{} refused:\n{}", refused.len(), refused.join("\n"));
+    let (took, place) = slowest.pop_last().expect("queries ran");
+    assert!(took.as_secs() < 15, "{place} took {took:?}, longer than Grafana's role may");
+    server.stop().await;
+}
