@@ -27,6 +27,13 @@ pub struct Cause {
     pub message: String,
 }
 
+impl Cause {
+    /// Whether Postgres had no better code for it.
+    pub(super) fn is_internal(&self) -> bool {
+        self.sqlstate.as_deref() == Some("XX000")
+    }
+}
+
 impl Error {
     /// True where the same call may succeed later.
     #[must_use]
@@ -62,14 +69,11 @@ impl Error {
         matches!(self, Self::Transient(cause) if cause.sqlstate.as_deref() == Some("23514"))
     }
 
-    /// Whether a row with this key is there already.
-    pub(super) fn is_duplicate_key(&self) -> bool {
-        matches!(self, Self::Data(cause) if cause.sqlstate.as_deref() == Some("23505"))
-    }
-
-    /// Whether a statement cannot run on tables like these: they may have become distributed.
-    pub(super) fn is_unsupported(&self) -> bool {
-        matches!(self, Self::Bug(cause) if cause.sqlstate.as_deref() == Some("0A000"))
+    /// Whether it is what statements for one Postgres end with once tables are distributed:
+    /// they are not supported there, or fail on a node.
+    pub(super) fn may_be_of_shards(&self) -> bool {
+        let code = self.cause().sqlstate.as_deref();
+        matches!(self, Self::Bug(_)) && matches!(code, Some("0A000" | "XX000"))
     }
 
     /// Whether Postgres answered that this user or database will not do.

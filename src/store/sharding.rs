@@ -28,9 +28,18 @@ impl Sharding {
         }
     }
 
-    /// Finds out anew, where the tables were not distributed so far. Otherwise `false`.
-    pub(super) fn forget(&self) -> bool {
-        self.0.compare_exchange(ONE_POSTGRES, UNKNOWN, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    /// Whether the tables are known to be distributed.
+    pub(super) fn is_known(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == SHARDED
+    }
+
+    /// Whether the tables are distributed and were not when it was found out last.
+    pub(super) async fn look_again(&self, connection: &mut PgConnection) -> Result<bool, Error> {
+        if self.is_known() {
+            return Ok(false);
+        }
+        self.0.store(UNKNOWN, Ordering::Relaxed);
+        self.of(connection).await
     }
 }
 

@@ -28,8 +28,9 @@ const REJECTED: [&str; 7] = [
     "FORBIDDEN",
     "REQUEST_TIMEOUT",
 ];
-const QUERIES: [&str; 9] = [
+const QUERIES: [&str; 10] = [
     "upsert",
+    "sharding",
     "ping",
     "select_session",
     "keep_rejected",

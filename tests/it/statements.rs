@@ -93,7 +93,7 @@ async fn lookups_lists_errors_and_content_use_their_indexes() {
         ),
         (
             r#"SELECT count(*) FROM sessions WHERE content_id = 'content-7'
-               AND "timestamp" > now() - interval '3 days'"#.to_owned(),
+               AND "timestamp" > now() - interval '30 days'"#.to_owned(),
             "content_id_timestamp_idx",
         ),
     ] {

@@ -347,7 +347,8 @@ async fn two_instances_write_the_same_hot_sessions() {
     let right = format!("SELECT count(*) FROM sessions WHERE play_time_ms = {newest}");
     assert_eq!(database.number(&right).await, SESSIONS);
     let entries = "SELECT count(*) FROM session_timeline";
-    assert_eq!(database.number(entries).await, SESSIONS * (ROUNDS * CLIENTS));
+    // Of each version one entry, and the one that all repeat.
+    assert_eq!(database.number(entries).await, SESSIONS * (ROUNDS * CLIENTS + 1));
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(database.number(deadlocks).await, 0);
 }

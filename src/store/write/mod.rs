@@ -87,9 +87,12 @@ impl Store {
                 self.within(limit / 2, "make_partition", make).await?;
                 Err(error)
             }
-            // Somebody distributed the tables under a running server.
-            Err(error) if error.is_unsupported() && self.sharding.forget() => {
+            Err(error) if error.may_be_of_shards() && self.became_sharded(limit / 2).await? => {
                 Err(Error::transient("the tables are distributed now"))
+            }
+            // A node was lost while it committed: Citus has no code of its own for that.
+            Err(Error::Bug(cause)) if self.sharding.is_known() && cause.is_internal() => {
+                Err(Error::Transient(cause))
             }
             result => result,
         }
@@ -180,6 +183,17 @@ impl Store {
         let is_new = |written: &Written| written.count == Some(1);
         self.new_sessions.seen(written.iter().all(is_new));
         Ok(written)
+    }
+
+    /// Whether somebody has distributed the tables since this instance looked.
+    async fn became_sharded(&self, limit: Duration) -> Result<bool, Error> {
+        let look = async {
+            let mut lease = Lease::take(&self.pool).await?;
+            let became = self.sharding.look_again(&mut lease).await?;
+            lease.finish();
+            Ok(became)
+        };
+        self.within(limit, "sharding", look).await
     }
 
     /// A partition is gone that this instance saw, or sessions live in a month that it did not

@@ -175,8 +175,10 @@ pub(super) async fn insert_reports(
 ) -> Result<bool, Error> {
     match copy_all(connection, writes).await {
         Ok(()) => Ok(true),
-        Err(error) if error.is_duplicate_key() => Ok(false),
-        Err(error) => Err(error),
+        Err(error) if error.is_temporary() => Err(error),
+        // Of a duplicate key on another node, Citus says only that there was an error. What else
+        // it may be, the statements that follow will run into too.
+        Err(_) => Ok(false),
     }
 }
 
