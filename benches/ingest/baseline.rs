@@ -111,6 +111,7 @@ struct Copier {
     connection: PgConnection,
     chunk: Vec<u8>,
     ids: Vec<usize>,
+    keys: Vec<usize>,
     random: Random,
 }
 
@@ -118,22 +119,29 @@ impl Copier {
     async fn new(database: &Database<'_>) -> Result<Self> {
         // Postgres makes the chunk itself; it is recognised by ids that are all the same.
         const ID: &str = "ffffffff-ffff-4fff-8fff-ffffffffffff";
-        let values = sql::values_a(&format!("'{ID}'"), "now() + n * interval '1 ms'");
+        let values = sql::values_a(
+            &format!("'{ID}'::uuid"),
+            &format!("'{ID}'"),
+            "now() + n * interval '1 ms'",
+        );
         let rows = format!("SELECT {values} FROM generate_series(1, {CHUNK}) n");
         let make = format!("COPY ({rows}) TO STDOUT (FORMAT binary)");
         let pool = PgPoolOptions::new().max_connections(1).connect(&database.url()).await?;
         let pieces: Vec<_> = pool.copy_out_raw(&make).await?.try_collect().await?;
         pool.close().await;
         let chunk = pieces.concat();
-        let mut ids = Vec::new();
-        let mut at = 0;
-        while let Some(found) = chunk[at..].windows(ID.len()).position(|part| part == ID.as_bytes())
-        {
-            ids.push(at + found);
-            at += found + ID.len();
-        }
-        ensure!(ids.len() == CHUNK, "{} ids in a chunk", ids.len());
-        Ok(Self { connection: database.connect().await?, chunk, ids, random: Random::new() })
+        let find = |what: &[u8]| {
+            let (mut places, mut at) = (Vec::new(), 0);
+            while let Some(found) = chunk[at..].windows(what.len()).position(|part| part == what) {
+                places.push(at + found);
+                at += found + what.len();
+            }
+            places
+        };
+        let (ids, keys) = (find(ID.as_bytes()), find(uuid::Uuid::parse_str(ID)?.as_bytes()));
+        ensure!(ids.len() == CHUNK && keys.len() == CHUNK, "{} ids in a chunk", ids.len());
+        let connection = database.connect().await?;
+        Ok(Self { connection, chunk, ids, keys, random: Random::new() })
     }
 
     async fn run(&mut self, end: Instant) -> Result<u64> {
@@ -143,6 +151,10 @@ impl Copier {
             for at in &self.ids {
                 let id = uuid(self.random.next(), self.random.next());
                 self.chunk[*at..*at + id.len()].copy_from_slice(&id);
+            }
+            for at in &self.keys {
+                let key = [self.random.next().to_be_bytes(), self.random.next().to_be_bytes()];
+                self.chunk[*at..*at + 16].copy_from_slice(key.as_flattened());
             }
             let mut copy = self.connection.copy_in_raw(&statement).await?;
             copy.send(self.chunk.as_slice()).await?;

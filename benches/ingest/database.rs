@@ -90,7 +90,13 @@ impl<'a> Database<'a> {
 
     /// Empties the tables.
     pub async fn empty(&self) -> Result<()> {
-        self.execute("TRUNCATE sessions, session_timeline, session_places").await
+        // The tables of this schema, and of those before it.
+        let tables = "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class \
+                      WHERE relkind IN ('r', 'p') AND NOT relispartition AND relname IN \
+                      ('sessions', 'session_times', 'timeline_chunks', 'session_timeline', \
+                       'session_places')";
+        let tables = self.text(tables).await?;
+        self.execute(&format!("TRUNCATE {tables}")).await
     }
 
     /// Writes what is dirty, so that no checkpoint falls into the next measurement.
@@ -150,7 +156,7 @@ impl<'a> Database<'a> {
             let [from, to] = months;
             let id = format!("md5('{salt}' || n)::uuid::text");
             let at = format!("{from} + ({to} - {from}) * (n::float8 / {half})");
-            let values = sql::values_a(&id, &at);
+            let values = sql::values_a(&format!("session_key('default', {id})"), &id, &at);
             format!(
                 "INSERT INTO sessions ({}) SELECT {values} FROM generate_series(0, {half} - 1) n",
                 sql::columns()
@@ -162,11 +168,11 @@ impl<'a> Database<'a> {
             (part([this, "now()"], "this"), part([&before, this], "before"));
         tokio::try_join!(self.execute(&this_month), self.execute(&month_before))?;
         self.execute(
-            "INSERT INTO session_places SELECT session_key(tenant_id, session_id), \"timestamp\" \
-             FROM sessions;\nVACUUM (ANALYZE) sessions;\nVACUUM (ANALYZE) session_places",
+            "INSERT INTO session_times SELECT session_key, \"timestamp\" FROM sessions;\n\
+             VACUUM (ANALYZE) sessions;\nVACUUM (ANALYZE) session_times",
         )
         .await?;
-        let [filled] = self.numbers(["count(*)"], "session_places").await?;
+        let [filled] = self.numbers(["count(*)"], "session_times").await?;
         ensure!(filled >= half as f64 * 2.0, "{filled} sessions of {sessions} were filled in");
         Ok(())
     }

@@ -63,8 +63,10 @@ pub struct Options {
 pub enum Topic {
     /// Single POSTs of new sessions, with CPU and memory
     Single,
-    /// SDK-C's mix: 20 updates for each new session, with timeline entries
+    /// SDK-C's mix: 20 updates for each new session, with one to three timeline entries
     Mix,
+    /// The same with twelve timeline entries, the worst case
+    Mix12,
     /// NDJSON, 500 reports per request
     Batch,
     /// p99 at half the peak rate

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::figures::{Figure, figures, median, spread, values};
+use super::figures::{Figure, changes, figures, median, spread, values};
 use super::measure::{Sample, What};
 
 /// More than this, in percent of all processors, and others had a say in a measurement.
@@ -35,6 +35,9 @@ pub struct Outcome {
     pub samples: Vec<Sample>,
     /// The figures of each server.
     pub figures: Vec<Vec<Figure>>,
+    /// The first server over the second.
+    #[serde(default)]
+    pub changes: Vec<Figure>,
 }
 
 impl Outcome {
@@ -42,6 +45,7 @@ impl Outcome {
     pub fn settle(&mut self) {
         let servers = 0..self.servers.len();
         self.figures = servers.map(|binary| figures(&self.samples, binary, self.rounds)).collect();
+        self.changes = changes(&self.samples, self.rounds);
     }
 
     /// Tables to read.
@@ -57,6 +61,12 @@ impl Outcome {
             for figure in figures {
                 let _ = writeln!(text, "{}", line(figure));
             }
+        }
+        if !self.changes.is_empty() {
+            text.push_str("\nThe first server over the second *: more than 1 is better\n");
+        }
+        for figure in &self.changes {
+            let _ = writeln!(text, "{}", line(figure));
         }
         text
     }

@@ -17,7 +17,7 @@ use super::reports::now_ms;
 use super::server::Server;
 
 /// What belongs together, next to each other in time.
-const GROUPS: [&[(What, &[Topic])]; 5] = [
+const GROUPS: [&[(What, &[Topic])]; 6] = [
     &[(What::Start, &[Topic::Start])],
     &[
         (What::Row, &[Topic::Single, Topic::Latency, Topic::Full]),
@@ -31,6 +31,7 @@ const GROUPS: [&[(What, &[Topic])]; 5] = [
         (What::Mix, &[Topic::Mix, Topic::Two]),
         (What::TwoMix, &[Topic::Two]),
     ],
+    &[(What::RowMix12, &[Topic::Mix12]), (What::Mix12, &[Topic::Mix12])],
     &[(What::Copy, &[Topic::Batch]), (What::Batch, &[Topic::Batch])],
     &[
         (What::RowPaced, &[Topic::Latency]),
@@ -76,6 +77,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
         servers,
         samples,
         figures: Vec::new(),
+        changes: Vec::new(),
     };
     outcome.settle();
     Ok(outcome)

@@ -9,8 +9,11 @@ use serde_json::{Value, json};
 pub const REPORTS_PER_SESSION: u64 = 21;
 /// Sessions of the mix that run at the same time, over all connections.
 pub const RUNNING_SESSIONS: u64 = 320;
-/// Timeline entries in each report of the mix; what makes it about 3 KB.
-pub const ENTRIES: u64 = 12;
+/// Timeline entries in the reports of the mix, in turn: what the SDK and the simulator send, one
+/// for each report and each player event since the one before.
+const ENTRIES: [u64; 7] = [1, 2, 1, 1, 3, 1, 1];
+/// Timeline entries in each report of the mix at its worst; what makes it about 3 KB.
+const MANY_ENTRIES: u64 = 12;
 /// Reports in a request to the batch endpoint.
 pub const BATCH: u64 = 500;
 /// Milliseconds between the reports of a session in the mix, by its own clock.
@@ -36,11 +39,12 @@ pub fn report_a(session_id: &str, time: u64) -> String {
     report.to_string()
 }
 
-/// A report of generation C in the middle of a session, `step` 0 to 20: about 3 KB.
-pub fn report_c(session_id: &str, start: &str, time: u64, step: u64) -> String {
+/// A report of generation C in the middle of a session, `step` 0 to 20: about 1 KB, or 3 KB.
+pub fn report_c(kind: Kind, session_id: &str, start: &str, time: u64, step: u64) -> String {
     let at = (step + 1) * PACE_MS;
+    let entries = kind.entries(step);
     let entry = |number: u64| {
-        let elapsed = at - PACE_MS + number * (PACE_MS / ENTRIES);
+        let elapsed = at - PACE_MS + number * (PACE_MS / entries);
         json!({
             "timestampMs": 1_795_000_000_000 + elapsed, "elapsedMs": elapsed,
             "playbackState": if number % 4 == 1 { "BUFFERING" } else { "PLAYING" },
@@ -57,7 +61,7 @@ pub fn report_c(session_id: &str, start: &str, time: u64, step: u64) -> String {
         "playTimeMs": at - 1_000, "rebufferTimeMs": step * 310, "rebufferCount": step,
         "rebufferRatio": 0.0107, "totalDroppedFrames": step * 2,
         "meanVideoFormatBitrate": 3_900_000,
-        "timelineEvents": (0..ENTRIES).map(entry).collect::<Vec<_>>(),
+        "timelineEvents": (0..entries).map(entry).collect::<Vec<_>>(),
     });
     report.to_string()
 }
@@ -110,6 +114,7 @@ pub struct Stream {
 
 /// Running sessions.
 pub struct Mix {
+    kind: Kind,
     steps: Vec<Request>,
     seed: u64,
     /// Start of the first session, Unix milliseconds; another one for each connection.
@@ -128,8 +133,35 @@ pub enum Kind {
     Single,
     /// [`Reports::Mix`]
     Mix,
+    /// [`Reports::Mix`] with twelve timeline entries in each report
+    Mix12,
     /// [`Reports::Batch`]
     Batch,
+}
+
+impl Kind {
+    /// Whether sessions report while they run.
+    pub fn is_mix(self) -> bool {
+        matches!(self, Self::Mix | Self::Mix12)
+    }
+
+    /// Timeline entries in the report of a step.
+    pub fn entries(self, step: u64) -> u64 {
+        match self {
+            Self::Mix => ENTRIES[usize::try_from(step).unwrap_or(0) % ENTRIES.len()],
+            Self::Mix12 => MANY_ENTRIES,
+            Self::Single | Self::Batch => 0,
+        }
+    }
+}
+
+/// What a request holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Content {
+    /// Sessions that begin with it.
+    pub sessions: u64,
+    /// Timeline entries.
+    pub entries: u64,
 }
 
 impl Reports {
@@ -139,8 +171,9 @@ impl Reports {
         match kind {
             Kind::Single => {
                 let body = report_a(ID, TIME);
-                let kind = "application/json; charset=utf-8";
-                Self::Single(Stream { request: Request::new("/v1/sessions", kind, &body), random })
+                let request =
+                    Request::new("/v1/sessions", "application/json; charset=utf-8", &body);
+                Self::Single(Stream { request, random })
             }
             Kind::Batch => {
                 let mut body = String::new();
@@ -150,13 +183,14 @@ impl Reports {
                 let request = Request::new("/v1/sessions/batch", "application/x-ndjson", &body);
                 Self::Batch(Stream { request, random })
             }
-            Kind::Mix => {
+            Kind::Mix | Kind::Mix12 => {
                 let request = |step| {
-                    let body = report_c(ID, START, TIME, step);
+                    let body = report_c(kind, ID, START, TIME, step);
                     Request::new("/v1/sessions", "application/json; charset=utf-8", &body)
                 };
                 let slots = (RUNNING_SESSIONS / connections as u64).max(1);
                 Self::Mix(Mix {
+                    kind,
                     steps: (0..REPORTS_PER_SESSION).map(request).collect(),
                     seed: Random::new().next(),
                     base_ms: base_ms + number as u64 * slots,
@@ -168,8 +202,8 @@ impl Reports {
         }
     }
 
-    /// The next request, and how many new sessions are in it.
-    pub fn next(&mut self) -> (&[u8], u64) {
+    /// The next request, and what is in it.
+    pub fn next(&mut self) -> (&[u8], Content) {
         match self {
             Self::Single(stream) | Self::Batch(stream) => {
                 let now = now_ms().to_string();
@@ -178,7 +212,8 @@ impl Reports {
                     stream.request.put(stream.request.ids[index], &id);
                     stream.request.put(stream.request.times[index], now.as_bytes());
                 }
-                (&stream.request.bytes, stream.request.ids.len() as u64)
+                let sessions = stream.request.ids.len() as u64;
+                (&stream.request.bytes, Content { sessions, entries: 0 })
             }
             Self::Mix(mix) => mix.next(),
         }
@@ -196,7 +231,7 @@ impl Reports {
 impl Mix {
     /// In each of the slots a session runs. Slots and connections stand at different steps, so
     /// that sessions do not all begin at once. pgbench's script does the same.
-    fn next(&mut self) -> (&[u8], u64) {
+    fn next(&mut self) -> (&[u8], Content) {
         let slot = self.turn % self.slots;
         let turn = self.turn / self.slots + slot + self.offset;
         let (session, step) = (turn / REPORTS_PER_SESSION, turn % REPORTS_PER_SESSION);
@@ -212,7 +247,7 @@ impl Mix {
         request.put(request.ids[0], &id);
         request.put(request.starts[0], start.as_bytes());
         request.put(request.times[0], time.as_bytes());
-        (&request.bytes, u64::from(is_new))
+        (&request.bytes, Content { sessions: u64::from(is_new), entries: self.kind.entries(step) })
     }
 }
 

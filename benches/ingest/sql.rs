@@ -1,11 +1,12 @@
 //! What the baselines write: the same columns with the same values as the server.
 
-use super::reports::{ENTRIES, PACE_MS, REPORTS_PER_SESSION, RUNNING_SESSIONS, report_a, report_c};
+use super::reports::{Kind, PACE_MS, REPORTS_PER_SESSION, RUNNING_SESSIONS, report_a, report_c};
 
 /// Clients of pgbench; the server's pool is as large by default.
 pub const CLIENTS: u64 = 20;
 
-const COLUMNS: [&str; 32] = [
+const COLUMNS: [&str; 33] = [
+    "session_key",
     "tenant_id",
     "session_id",
     "\"timestamp\"",
@@ -40,7 +41,7 @@ const COLUMNS: [&str; 32] = [
     "payload",
 ];
 /// Columns that an update leaves alone; `report_count` it counts up.
-const FIXED: [usize; 6] = [0, 1, 2, 5, 6, 7];
+const FIXED: [usize; 7] = [0, 1, 2, 3, 6, 7, 8];
 
 /// JSON as a literal. pgbench takes a colon and a letter for a variable, older ones a digit too.
 fn literal(json: &str) -> String {
@@ -58,10 +59,10 @@ fn literal(json: &str) -> String {
 }
 
 /// The values of a row like that of [`report_a`], in the order of the columns.
-pub fn values_a(session_id: &str, timestamp: &str) -> String {
+pub fn values_a(session_key: &str, session_id: &str, timestamp: &str) -> String {
     let payload = literal(&report_a("00000000-0000-4000-8000-000000000000", 1_795_000_000_000));
     format!(
-        "'default', {session_id}, {timestamp}, {timestamp}, {timestamp}, {timestamp}, 1, \
+        "{session_key}, 'default', {session_id}, {timestamp}, {timestamp}, {timestamp}, {timestamp}, 1, \
          NULL::bigint, 'episode-0412', 'VOD', 1850::bigint, NULL::bigint, 1260000::bigint, \
          5200::bigint, NULL::bigint, 3, NULL::integer, 6, 1, 0.0041::real, 4200, 12::bigint, \
          '2001', 'NETWORK', 'Pixel 8', 'Android', '14', 'Rivulet', '3.4.1', NULL::text, \
@@ -82,7 +83,7 @@ fn on_conflict() -> String {
         .map(|(_, column)| format!("{column} = excluded.{column}"))
         .collect();
     format!(
-        "ON CONFLICT (session_id, tenant_id, \"timestamp\") DO UPDATE SET {}, report_count = \
+        "ON CONFLICT (session_key, \"timestamp\") DO UPDATE SET {}, report_count = \
          sessions.report_count + excluded.report_count WHERE sessions.reported_at < \
          excluded.reported_at",
         updates.join(", ")
@@ -91,22 +92,23 @@ fn on_conflict() -> String {
 
 /// pgbench's script for a new session per transaction.
 pub fn row_script() -> String {
-    let values = values_a("gen_random_uuid()::text", "now()");
+    let values = values_a("gen_random_uuid()", "gen_random_uuid()::text", "now()");
     format!("INSERT INTO sessions ({}) VALUES ({values}) {};\n", columns(), on_conflict())
 }
 
 /// pgbench's script for the mix: as in `reports::Mix`, each client has slots in which sessions
 /// run, and these stand at different steps. One statement writes the row and the entries.
-pub fn mix_script(base_ms: u64) -> String {
+pub fn mix_script(kind: Kind, base_ms: u64) -> String {
     let slots = RUNNING_SESSIONS / CLIENTS;
     // A payload for each step: were it always the same, an update would write little WAL.
     let payload = |step| {
         let id = "00000000-0000-4000-8000-000000000000";
         let time = 1_795_000_000_000 + step * PACE_MS;
-        let payload = literal(&report_c(id, "2026-11-18T11:06:40.000Z", time, step));
+        let payload = literal(&report_c(kind, id, "2026-11-18T11:06:40.000Z", time, step));
         format!("\nWHEN {step} THEN {payload}")
     };
     let payloads: String = (0..REPORTS_PER_SESSION).map(payload).collect();
+    let chunks: String = (0..REPORTS_PER_SESSION).map(|step| chunk(kind, step)).collect();
     let (columns, on_conflict) = (columns(), on_conflict());
     format!(
         "\\set slot :t % {slots}
@@ -119,23 +121,32 @@ pub fn mix_script(base_ms: u64) -> String {
 \\set elapsed (:step + 1) * {PACE_MS}
 WITH session AS (
 INSERT INTO sessions ({columns}) VALUES (
-'default', md5((:number)::bigint::text)::uuid::text, to_timestamp((:start)::float8 / 1000),
-to_timestamp(((:start)::float8 + (:elapsed)::float8) / 1000), now(), now(), 1, NULL, NULL, NULL,
+md5((:number)::bigint::text)::uuid, 'default', md5((:number)::bigint::text)::uuid::text,
+to_timestamp((:start)::float8 / 1000), to_timestamp(((:start)::float8 + (:elapsed)::float8) / 1000), now(), now(), 1, NULL, NULL, NULL,
 812, (:elapsed)::bigint, (:elapsed)::bigint - 1000, (:step)::bigint * 310, (:step)::bigint * 55,
 (:step)::integer, (:step)::integer / 4, NULL, 0, 0.0107, 3900, (:step)::bigint * 2, NULL, NULL,
 'SHIELD Android TV', NULL, '30', NULL, NULL, '1.0.1', 'Wi-Fi',
 CASE (:step)::integer {payloads} END) {on_conflict})
-INSERT INTO session_timeline (
-tenant_id, session_id, \"timestamp\", elapsed_ms, timestamp_ms, playback_state, current_bitrate,
-network_type, total_dropped_frames, buffered_duration_ms, rebuffer_count, rebuffer_time_ms)
-SELECT 'default', md5((:number)::bigint::text)::uuid::text,
-to_timestamp((:start)::float8 / 1000), (:elapsed)::bigint - {PACE_MS} + e * {every},
-1795000000000 + e, 'PLAYING', 3200000 + 100000 * (e % 5), 'Wi-Fi', (:step)::bigint * 2, 900 * e,
-(:step)::integer, (:step)::bigint * 310
-FROM generate_series(0, {last}) AS entry (e)
-ON CONFLICT (session_id, tenant_id, \"timestamp\", elapsed_ms) DO NOTHING;
-",
-        every = PACE_MS / ENTRIES,
-        last = ENTRIES - 1,
+INSERT INTO timeline_chunks (session_key, \"timestamp\", entries)
+VALUES (md5((:number)::bigint::text)::uuid, to_timestamp((:start)::float8 / 1000),
+CASE (:step)::integer {chunks} END);
+"
     )
+}
+
+/// The timeline entries of a step, as the server stores them.
+fn chunk(kind: Kind, step: u64) -> String {
+    let entry = |number: u64| {
+        let elapsed = step * PACE_MS + number * (PACE_MS / kind.entries(step));
+        format!(
+            r#"[{elapsed}, {}, "PLAYING", {}, "Wi-Fi", {}, {}, {step}, {}]"#,
+            1_795_000_000_000 + elapsed,
+            3_200_000 + 100_000 * (number % 5),
+            step * 2 + number / 6,
+            900 * number,
+            step * 310,
+        )
+    };
+    let entries: Vec<String> = (0..kind.entries(step)).map(entry).collect();
+    format!("\nWHEN {step} THEN '[{}]'::json", entries.join(", "))
 }

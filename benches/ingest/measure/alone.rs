@@ -29,8 +29,9 @@ impl Bench<'_> {
         let done = if what == What::Copy {
             baseline::copy(database, self.seconds).await?
         } else {
-            let mix = what == What::RowMix;
-            let script = if mix { sql::mix_script(base_ms) } else { sql::row_script() };
+            let kind = what.kind();
+            let script =
+                if kind.is_mix() { sql::mix_script(kind, base_ms) } else { sql::row_script() };
             baseline::pgbench(self.cluster, database, &script, self.seconds, rate).await?
         };
         values.extend(meter.read_out()?);

@@ -37,6 +37,12 @@ pub enum What {
     Mix,
     /// The same to two servers.
     TwoMix,
+    /// pgbench, SDK-C's mix with twelve timeline entries a report.
+    #[serde(rename = "row_mix12")]
+    RowMix12,
+    /// SDK-C's mix with twelve timeline entries a report.
+    #[serde(rename = "mix12")]
+    Mix12,
     /// COPY.
     Copy,
     /// The batch endpoint.
@@ -58,8 +64,8 @@ pub enum What {
 impl What {
     /// Whether it measures a server, not Postgres alone.
     pub fn is_server(self) -> bool {
-        use What::{Copy, Row, RowFull, RowMix, RowPaced, RowPacedOwn};
-        !matches!(self, Row | RowMix | Copy | RowFull | RowPaced | RowPacedOwn)
+        use What::{Copy, Row, RowFull, RowMix, RowMix12, RowPaced, RowPacedOwn};
+        !matches!(self, Row | RowMix | RowMix12 | Copy | RowFull | RowPaced | RowPacedOwn)
     }
 
     /// Whether it writes to the full table. These are measured after as long a run that is not
@@ -76,6 +82,7 @@ impl What {
     fn kind(self) -> Kind {
         match self {
             Self::RowMix | Self::Mix | Self::TwoMix => Kind::Mix,
+            Self::RowMix12 | Self::Mix12 => Kind::Mix12,
             Self::Copy | Self::Batch => Kind::Batch,
             _ => Kind::Single,
         }
@@ -149,5 +156,5 @@ impl Bench<'_> {
 /// When the sessions of a measurement begin at the earliest, Unix milliseconds: those of the
 /// mix have run for a while.
 fn base_ms(what: What) -> u64 {
-    now_ms() - if what.kind() == Kind::Mix { 600_000 } else { 0 }
+    now_ms() - if what.kind().is_mix() { 600_000 } else { 0 }
 }
