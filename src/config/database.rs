@@ -85,6 +85,11 @@ impl DatabaseUrl {
             return Ok(());
         }
         let is_verified = matches!(mode, PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+        for unsupported in ["sslcrl", "sslcrldir"] {
+            if is_verified && self.parameter(unsupported).is_some() {
+                return Err(format!("no {unsupported}: revocation lists are not supported"));
+            }
+        }
         match self.root_certificate().as_deref() {
             Some(SYSTEM) if !matches!(mode, PgSslMode::VerifyFull) => {
                 return Err("sslmode=verify-full with sslrootcert=system".to_owned());

@@ -21,5 +21,6 @@ mod simulate;
 mod slow;
 mod statements;
 mod support;
+mod tls;
 mod upsert;
 mod wire;
