@@ -17,6 +17,7 @@ WORKDIR /build
 # The dependencies alone, against an empty crate: this layer is rebuilt only
 # when they change.
 COPY Cargo.toml Cargo.lock ./
+COPY tls tls
 RUN mkdir src \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \

@@ -1,7 +1,11 @@
 //! The database URL: as Postgres and as JDBC write it.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -10,10 +14,15 @@ use url::Url;
 const EXPECTED: &str = "postgresql://user:password@host:port/database?sslmode=…, \
                         or the same with jdbc: before it";
 
+/// `sslrootcert` for the authorities that the system trusts.
+const SYSTEM: &str = native_tls::SYSTEM;
+
 /// Where the database is and how to log in.
 #[derive(Clone)]
 pub struct DatabaseUrl {
     url: Url,
+    /// Where libpq's default certificates are.
+    certificates: Option<PathBuf>,
     user: Option<String>,
     password: Option<String>,
 }
@@ -44,7 +53,7 @@ impl DatabaseUrl {
         if url.host_str().is_some_and(|host| host.contains(',') || host.contains("%2C")) {
             return Err("one host: several are not supported".to_owned());
         }
-        let parsed = Self { url, user: None, password: None };
+        let parsed = Self { url, certificates: None, user: None, password: None };
         parsed.ssl_mode()?;
         Self::decoded(parsed.url.username())?;
         Self::decoded(parsed.url.password().unwrap_or_default())?;
@@ -57,6 +66,66 @@ impl DatabaseUrl {
         self.user = user;
         self.password = password;
         self
+    }
+
+    /// With the certificates that libpq finds in a home directory, if the URL names no others.
+    #[must_use]
+    pub fn with_home(mut self, home: Option<&Path>) -> Self {
+        self.certificates = home.map(|home| home.join(".postgresql"));
+        self
+    }
+
+    /// Reads the files of certificates and keys that a connection will need.
+    ///
+    /// # Errors
+    /// The parameter that is wrong, its path, and what is allowed.
+    pub fn check_files(&self) -> Result<(), String> {
+        let mode = self.options().get_ssl_mode();
+        if matches!(mode, PgSslMode::Disable) {
+            return Ok(());
+        }
+        let is_verified = matches!(mode, PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+        for unsupported in ["sslcrl", "sslcrldir"] {
+            if is_verified && self.parameter(unsupported).is_some() {
+                return Err(format!("no {unsupported}: revocation lists are not supported"));
+            }
+        }
+        match self.root_certificate().as_deref() {
+            Some(SYSTEM) if !matches!(mode, PgSslMode::VerifyFull) => {
+                return Err("sslmode=verify-full with sslrootcert=system".to_owned());
+            }
+            None if is_verified => {
+                let name = ssl_mode_name(mode);
+                return Err(format!(
+                    "sslrootcert with sslmode={name}: a file of certificates in PEM, or system"
+                ));
+            }
+            Some(SYSTEM) | None => {}
+            Some(path) => check_certificate("sslrootcert", path)?,
+        }
+        match (self.client_file("sslcert"), self.client_file("sslkey")) {
+            (Some(certificate), Some(key)) => {
+                check_certificate("sslcert", &certificate)?;
+                read("sslkey", &key).map(drop)
+            }
+            (Some(_), None) => Err("sslkey with sslcert: the file of its key in PEM".to_owned()),
+            (None, _) => Ok(()),
+        }
+    }
+
+    fn root_certificate(&self) -> Option<String> {
+        self.parameter("sslrootcert").or_else(|| self.default_file("root.crt"))
+    }
+
+    /// The file of `sslcert` or `sslkey`.
+    fn client_file(&self, parameter: &str) -> Option<String> {
+        let default = if parameter == "sslcert" { "postgresql.crt" } else { "postgresql.key" };
+        self.parameter(parameter).or_else(|| self.default_file(default))
+    }
+
+    fn default_file(&self, name: &str) -> Option<String> {
+        let path = self.certificates.as_ref()?.join(name);
+        path.is_file().then(|| path.display().to_string())
     }
 
     /// The user, wherever it comes from.
@@ -102,17 +171,17 @@ impl DatabaseUrl {
         if !database.is_empty() {
             options = options.database(&database);
         }
-        if let Ok(Some(mode)) = self.ssl_mode() {
-            options = options.ssl_mode(mode);
-        }
-        if let Some(file) = self.parameter("sslrootcert") {
-            options = options.ssl_root_cert(file);
-        }
-        if let Some(file) = self.parameter("sslcert") {
-            options = options.ssl_client_cert(file);
-        }
-        if let Some(file) = self.parameter("sslkey") {
-            options = options.ssl_client_key(file);
+        let root = self.root_certificate();
+        let mode = self.effective_ssl_mode(options.get_socket().is_some(), root.as_deref());
+        options = options.ssl_mode(mode);
+        options = match root {
+            Some(root) if root == SYSTEM => options.ssl_root_cert_from_pem(root.into_bytes()),
+            Some(root) => options.ssl_root_cert(root),
+            None => options,
+        };
+        let client = (self.client_file("sslcert"), self.client_file("sslkey"));
+        if let (Some(certificate), Some(key)) = client {
+            options = options.ssl_client_cert(certificate).ssl_client_key(key);
         }
         for name in ["application_name", "ApplicationName"] {
             if let Some(name) = self.parameter(name) {
@@ -123,6 +192,18 @@ impl DatabaseUrl {
             options = options.options([("search_path", schema)]);
         }
         options
+    }
+
+    /// What libpq makes of `sslmode`.
+    fn effective_ssl_mode(&self, is_socket: bool, root: Option<&str>) -> PgSslMode {
+        if is_socket {
+            return PgSslMode::Disable;
+        }
+        match (self.ssl_mode().ok().flatten(), root) {
+            (None, Some(SYSTEM)) => PgSslMode::VerifyFull,
+            (Some(PgSslMode::Require), Some(_)) => PgSslMode::VerifyCa,
+            (mode, _) => mode.unwrap_or(PgSslMode::Prefer),
+        }
     }
 
     /// What is asked for, where something is.
@@ -150,6 +231,19 @@ impl DatabaseUrl {
         let decoded = decoded.map(|(_, value)| value.into_owned()).unwrap_or_default();
         if decoded.contains('\u{fffd}') { Err(EXPECTED.to_owned()) } else { Ok(decoded) }
     }
+}
+
+fn check_certificate(parameter: &str, path: &str) -> Result<(), String> {
+    let text = read(parameter, path)?;
+    match CertificateDer::from_pem_slice(&text) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("{parameter}={path} to be a file of certificates in PEM")),
+    }
+}
+
+fn read(parameter: &str, path: &str) -> Result<Vec<u8>, String> {
+    let expected = |error| format!("{parameter}={path} to be a file that can be read ({error})");
+    std::fs::read(path).map_err(expected)
 }
 
 /// Without the password.

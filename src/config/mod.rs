@@ -222,6 +222,12 @@ fn database(reader: &mut EnvReader<'_>, environment: &Environment<'_>) -> Option
     };
     let value_of = |raw: &Option<(String, Source)>| raw.as_ref().map(|(value, _)| value.clone());
     let parsed = parsed.with_login(value_of(&user), value_of(&password));
+    let home = environment.get("HOME").map(PathBuf::from);
+    let parsed = parsed.with_home(home.as_deref());
+    if let Err(expected) = parsed.check_files() {
+        reader.problem(var::DATABASE_URL.name, HIDDEN, &expected);
+        return None;
+    }
     let Some(name) = parsed.user() else {
         reader.problem(var::DATABASE_USER.name, "unset", "a user, here or in DATABASE_URL");
         return None;

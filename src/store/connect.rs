@@ -1,12 +1,13 @@
 //! The connection pool: its limits, and what every connection is set to.
 
+use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection, PgConnection, Postgres};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::{ConnectOptions, Connection, PgConnection, Postgres};
 
 use super::Error;
 
@@ -48,7 +49,14 @@ pub(super) struct Lease(Option<PoolConnection<Postgres>>);
 
 impl Lease {
     pub(super) async fn take(pool: &PgPool) -> Result<Self, Error> {
-        Ok(Self(Some(pool.acquire().await?)))
+        let acquired = match pool.acquire().await {
+            Err(error) if is_way_refused(&error) && other_way(pool).is_some() => {
+                drop(connect(pool).await?);
+                pool.acquire().await
+            }
+            acquired => acquired,
+        };
+        Ok(Self(Some(acquired?)))
     }
 
     /// Gives the connection back. sqlx asks it for a sign of life first; one that gives none
@@ -131,6 +139,50 @@ impl Trust {
     fn covers(&self, idle_for: Duration) -> bool {
         let lost_at = *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner);
         lost_at.is_none_or(|lost_at| lost_at.elapsed() > idle_for)
+    }
+}
+
+/// Connects outside of the pool. If the server refuses TLS, or refuses plain text, and `sslmode`
+/// allows the other, connects that way; the pool then does so too.
+pub(super) async fn connect(pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
+    let refused = match pool.connect_options().connect().await {
+        Err(error) if is_way_refused(&error) => error,
+        done => return done,
+    };
+    let Some(other) = other_way(pool) else { return Err(refused) };
+    let is_plain = matches!(other.get_ssl_mode(), PgSslMode::Allow);
+    match other.connect().await {
+        Ok(connection) => {
+            let way = if is_plain { "without TLS" } else { "with TLS" };
+            tracing::warn!(%refused, "the database refused a connection; sslmode allows {way} too");
+            pool.set_connect_options(other);
+            Ok(connection)
+        }
+        // Why TLS fails says more than that plain text is refused.
+        Err(error) => Err(if is_plain { refused } else { error }),
+    }
+}
+
+/// How to connect if the server refuses the way in use. For sqlx, `Prefer` is TLS if the server
+/// offers it, and `Allow` is plain text.
+fn other_way(pool: &PgPool) -> Option<PgConnectOptions> {
+    let options = pool.connect_options();
+    let mode = match options.get_ssl_mode() {
+        PgSslMode::Prefer => PgSslMode::Allow,
+        PgSslMode::Allow => PgSslMode::Prefer,
+        _ => return None,
+    };
+    Some(PgConnectOptions::clone(&options).ssl_mode(mode))
+}
+
+/// Whether a connection failed in the TLS handshake, or because `pg_hba.conf` does not let it in.
+fn is_way_refused(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        // An alert of the server that followed the handshake.
+        sqlx::Error::Io(error) => error.kind() == ErrorKind::InvalidData,
+        sqlx::Error::Database(error) => error.code().as_deref() == Some("28000"),
+        _ => false,
     }
 }
 

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool};
 use sqlx::query::Query;
-use sqlx::{ConnectOptions, PgConnection, Postgres};
+use sqlx::{PgConnection, Postgres};
 
 pub use connect::{Kept, PoolSize};
 pub use distribute::{DistributeError, Distribution, LocalTable};
@@ -142,8 +142,7 @@ impl Store {
     /// A connection outside of the pool, for long work. Its error says why, where the pool
     /// would say "timed out".
     async fn connect(&self) -> Result<PgConnection, Error> {
-        let options = self.pool.connect_options();
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect::connect(&self.pool)).await;
         let mut connection = connecting.map_err(|_| Error::timed_out("connecting"))??;
         sqlx::raw_sql(SESSION_SETTINGS).execute(&mut connection).await?;
         Ok(connection)

@@ -22,5 +22,6 @@ mod simulate;
 mod slow;
 mod statements;
 mod support;
+mod tls;
 mod upsert;
 mod wire;

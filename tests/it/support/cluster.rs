@@ -2,9 +2,10 @@
 //! test that stops it. It ends with the test process, however that ends.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use media3watch::config::DatabaseUrl;
 use media3watch::managed_pg::{MAVEN_CENTRAL, install};
-use nix::unistd::{Gid, Uid, User};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Pid, Uid, User};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
 
@@ -119,6 +121,27 @@ impl Cluster {
         let rules = std::fs::read_to_string(&path).expect("a file");
         let line = format!("host all {role} 127.0.0.1/32 scram-sha-256\n");
         std::fs::write(&path, line + &rules).expect("root may");
+    }
+
+    /// Writes a file into the data directory that nobody but the server may read.
+    pub fn write(&self, name: &str, text: &[u8]) -> PathBuf {
+        let path = self.data.join(name);
+        std::fs::write(&path, text).expect("the data directory is ours");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("ours");
+        if let Some((uid, gid)) = self.account {
+            chown(&path, Some(uid.as_raw()), Some(gid.as_raw())).expect("root may");
+        }
+        path
+    }
+
+    /// Makes the server read its configuration and certificates again.
+    pub fn reload(&self) {
+        kill(Pid::from_raw(self.pid()), Signal::SIGHUP).expect("it runs");
+    }
+
+    /// The port it listens on, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// How to reach a database as superuser.
