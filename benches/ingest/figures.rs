@@ -1,4 +1,5 @@
-//! The figures that count: ratios, each with what it must be and what is aimed at.
+//! The figures that count: ratios, most with what they must be and what is aimed at, and how two
+//! servers compare.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,7 @@ pub struct Figure {
     pub rounds: Vec<f64>,
     /// Their median.
     pub median: f64,
-    /// Required.
+    /// Required. Where more is better, 0 stands for a figure without a goal.
     pub must: f64,
     /// Wanted.
     pub aim: f64,
@@ -24,6 +25,11 @@ pub struct Figure {
 }
 
 impl Figure {
+    /// Whether there is a goal.
+    pub fn has_goal(&self) -> bool {
+        self.must > 0.0 || !self.at_least
+    }
+
     /// `ok` is what must be, `aim` what is wanted.
     pub fn verdict(&self) -> &'static str {
         let reaches = |goal: f64| {
@@ -61,12 +67,18 @@ impl Round<'_> {
 /// Label, unit, must, aim, whether more is better, and where it comes from.
 type Goal = (&'static str, &'static str, f64, f64, bool, fn(&Round<'_>) -> Option<f64>);
 
-const GOALS: [Goal; 14] = [
+/// In place of goals, for figures without.
+const NO_GOAL: f64 = 0.0;
+
+const GOALS: [Goal; 13] = [
     ("single POSTs, new sessions, over row", "×", 1.8, 3.0, true, |round| {
         round.ratio("rate", What::Single, What::Row)
     }),
     ("SDK-C mix over row mix", "×", 1.8, 3.0, true, |round| {
         round.ratio("rate", What::Mix, What::RowMix)
+    }),
+    ("mix of 12 entries over row mix of 12", "×", NO_GOAL, NO_GOAL, true, |round| {
+        round.ratio("rate", What::Mix12, What::RowMix12)
     }),
     ("batches of 500 over copy", "×", 0.4, 0.7, true, |round| {
         round.ratio("rate", What::Batch, What::Copy)
@@ -76,10 +88,6 @@ const GOALS: [Goal; 14] = [
     }),
     ("p99 over row's, at half of the server's peak", "×", 4.0, 2.0, false, |round| {
         round.ratio("p99_ms", What::PacedOwn, What::RowPacedOwn)
-    }),
-    ("CPU of the server per CPU of Postgres, single", "×", 0.5, 0.3, false, |round| {
-        let of_postgres = round.value(What::Single, "cpu_postgres_s")?;
-        Some(round.value(What::Single, "cpu_server_s")? / of_postgres)
     }),
     ("HOT share of updates, mix", "%", 90.0, 97.0, true, |round| {
         Some(round.value(What::Mix, "hot")? * 100.0)
@@ -94,17 +102,45 @@ const GOALS: [Goal; 14] = [
     ("full table over the empty one, single", "×", 0.7, 0.9, true, |round| {
         round.ratio("rate", What::SingleFull, What::Single)
     }),
-    ("two servers over one, single", "×", 0.95, 1.0, true, |round| {
-        round.ratio("rate", What::TwoSingle, What::Single)
-    }),
-    ("two servers over one, mix", "×", 0.95, 1.0, true, |round| {
-        round.ratio("rate", What::TwoMix, What::Mix)
-    }),
     ("deadlocks of two servers", "", 0.0, 0.0, false, |round| {
         let mix = round.value(What::TwoMix, "deadlocks")?;
         Some(mix + round.value(What::TwoSingle, "deadlocks")?)
     }),
+    ("bytes per session on disk", "B", NO_GOAL, NO_GOAL, true, |round| {
+        round.value(What::Disk, "bytes_per_session")
+    }),
 ];
+
+/// Label, what is measured, which value, and whether it is the second server's over the first's.
+type Comparison = (&'static str, What, &'static str, bool);
+
+const COMPARISONS: [Comparison; 9] = [
+    ("reports per second, single, new/other", What::Single, "rate", false),
+    ("reports per second, mix, new/other", What::Mix, "rate", false),
+    ("reports per second, mix12, new/other", What::Mix12, "rate", false),
+    ("reports per second, batch, new/other", What::Batch, "rate", false),
+    ("p99 at half the peak, single, other/new", What::PacedOwn, "p99_ms", true),
+    ("peak memory, single, other/new", What::Single, "peak_mb", true),
+    ("peak memory, mix, other/new", What::Mix, "peak_mb", true),
+    ("peak memory, batch, other/new", What::Batch, "peak_mb", true),
+    ("bytes per session on disk, new/other", What::Disk, "bytes_per_session", false),
+];
+
+/// How the first server (new) compares to the second (other), round by round.
+pub fn comparison(samples: &[Sample], rounds: usize) -> Vec<Figure> {
+    let figure = |(label, what, name, inverse): Comparison| {
+        let ratio = |number| {
+            let value = |binary| Round { samples, binary, number }.value(what, name);
+            let (new, other) = (value(0)?, value(1)?);
+            Some(if inverse { other / new } else { new / other })
+        };
+        let rounds: Vec<f64> = (0..rounds).filter_map(ratio).collect();
+        let median = median(&rounds)?;
+        let (label, unit) = (label.to_owned(), "×".to_owned());
+        Some(Figure { label, unit, rounds, median, must: NO_GOAL, aim: NO_GOAL, at_least: true })
+    };
+    COMPARISONS.into_iter().filter_map(figure).collect()
+}
 
 /// The figures of a binary, as far as they were measured.
 pub fn figures(samples: &[Sample], binary: usize, rounds: usize) -> Vec<Figure> {

@@ -8,7 +8,7 @@ use super::{BREATH, Bench, Subject, Values, What, base_ms};
 use crate::database::{Database, Rows};
 use crate::load::{self, Load};
 use crate::process::{Meter, memory_mib};
-use crate::reports::{BATCH, ENTRIES, Kind};
+use crate::reports::BATCH;
 use crate::server::Server;
 
 /// Connections for single reports.
@@ -85,8 +85,7 @@ impl Bench<'_> {
 
         let per_request = if what == What::Batch { BATCH } else { 1 };
         let reports = done.requests * per_request;
-        let entries = if what.kind() == Kind::Mix { reports * ENTRIES } else { 0 };
-        let acknowledged = Rows { sessions: done.sessions, reports, entries };
+        let acknowledged = Rows { sessions: done.sessions, reports, entries: done.entries };
         let there = database.rows_since(load.base_ms).await?;
         ensure!(
             there == acknowledged,
