@@ -107,10 +107,23 @@ pub async fn copy(database: &Database<'_>, seconds: u32) -> Result<Done> {
     Ok(Done { count: one + two, seconds, latencies: Vec::new() })
 }
 
+/// Where `part` is in `bytes`.
+fn places(bytes: &[u8], part: &[u8]) -> Vec<usize> {
+    let mut places = Vec::new();
+    let mut at = 0;
+    while let Some(found) = bytes[at..].windows(part.len()).position(|window| window == part) {
+        places.push(at + found);
+        at += found + part.len();
+    }
+    places
+}
+
 struct Copier {
     connection: PgConnection,
+    statement: String,
     chunk: Vec<u8>,
     ids: Vec<usize>,
+    /// Where the keys are, 16 bytes each, in a schema that has them.
     keys: Vec<usize>,
     random: Random,
 }
@@ -119,33 +132,30 @@ impl Copier {
     async fn new(database: &Database<'_>) -> Result<Self> {
         // Postgres makes the chunk itself; it is recognised by ids that are all the same.
         const ID: &str = "ffffffff-ffff-4fff-8fff-ffffffffffff";
-        let values = sql::values_a(
-            &format!("'{ID}'::uuid"),
-            &format!("'{ID}'"),
-            "now() + n * interval '1 ms'",
-        );
+        let schema = database.schema();
+        let values = sql::values_a(schema, &format!("'{ID}'"), "now() + n * interval '1 ms'");
         let rows = format!("SELECT {values} FROM generate_series(1, {CHUNK}) n");
         let make = format!("COPY ({rows}) TO STDOUT (FORMAT binary)");
         let pool = PgPoolOptions::new().max_connections(1).connect(&database.url()).await?;
         let pieces: Vec<_> = pool.copy_out_raw(&make).await?.try_collect().await?;
         pool.close().await;
         let chunk = pieces.concat();
-        let find = |what: &[u8]| {
-            let (mut places, mut at) = (Vec::new(), 0);
-            while let Some(found) = chunk[at..].windows(what.len()).position(|part| part == what) {
-                places.push(at + found);
-                at += found + what.len();
-            }
-            places
-        };
-        let (ids, keys) = (find(ID.as_bytes()), find(uuid::Uuid::parse_str(ID)?.as_bytes()));
-        ensure!(ids.len() == CHUNK && keys.len() == CHUNK, "{} ids in a chunk", ids.len());
+        let ids = places(&chunk, ID.as_bytes());
+        ensure!(ids.len() == CHUNK, "{} ids in a chunk", ids.len());
+        let mut keys = Vec::new();
+        if schema.has_key {
+            let key =
+                database.text(&format!("SELECT session_key('default', '{ID}')::text")).await?;
+            keys = places(&chunk, uuid::Uuid::parse_str(&key)?.as_bytes());
+            ensure!(keys.len() == CHUNK, "{} keys in a chunk", keys.len());
+        }
+        let statement =
+            format!("COPY sessions ({}) FROM STDIN (FORMAT binary)", sql::columns(schema));
         let connection = database.connect().await?;
-        Ok(Self { connection, chunk, ids, keys, random: Random::new() })
+        Ok(Self { connection, statement, chunk, ids, keys, random: Random::new() })
     }
 
     async fn run(&mut self, end: Instant) -> Result<u64> {
-        let statement = format!("COPY sessions ({}) FROM STDIN (FORMAT binary)", sql::columns());
         let mut rows = 0;
         while Instant::now() < end {
             for at in &self.ids {
@@ -153,10 +163,10 @@ impl Copier {
                 self.chunk[*at..*at + id.len()].copy_from_slice(&id);
             }
             for at in &self.keys {
-                let key = [self.random.next().to_be_bytes(), self.random.next().to_be_bytes()];
-                self.chunk[*at..*at + 16].copy_from_slice(key.as_flattened());
+                self.chunk[*at..*at + 8].copy_from_slice(&self.random.next().to_be_bytes());
+                self.chunk[*at + 8..*at + 16].copy_from_slice(&self.random.next().to_be_bytes());
             }
-            let mut copy = self.connection.copy_in_raw(&statement).await?;
+            let mut copy = self.connection.copy_in_raw(&self.statement).await?;
             copy.send(self.chunk.as_slice()).await?;
             rows += copy.finish().await?;
         }

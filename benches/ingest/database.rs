@@ -5,7 +5,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
 
 use super::cluster::Cluster;
-use super::sql;
+use super::sql::{self, Schema};
 
 /// What is counted before and after a measurement.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,14 +35,41 @@ pub struct Rows {
 pub struct Database<'a> {
     cluster: &'a Cluster,
     name: String,
+    /// What baselines write to.
+    schema: Schema,
+    /// Tables that a new database has no rows in; the others hold what servers need.
+    empty: Vec<String>,
 }
 
 impl<'a> Database<'a> {
     /// A new, empty database.
     pub async fn create(cluster: &'a Cluster, name: String) -> Result<Self> {
-        let postgres = Self { cluster, name: "postgres".to_owned() };
-        postgres.execute(&format!("CREATE DATABASE {name}")).await?;
-        Ok(Self { cluster, name })
+        let with = |name| Self { cluster, name, schema: Schema::default(), empty: Vec::new() };
+        with("postgres".to_owned()).execute(&format!("CREATE DATABASE {name}")).await?;
+        Ok(with(name))
+    }
+
+    /// Learns the tables that a server has made, and which of them are empty.
+    pub async fn learn(&mut self) -> Result<()> {
+        let schema = Schema {
+            has_key: !self.texts(sql::SESSION_KEY).await?.is_empty(),
+            chunks: self.texts(sql::CHUNKS).await?.pop(),
+            times: self.texts(sql::TIMES).await?.pop(),
+        };
+        let mut empty = Vec::new();
+        for table in self.texts(sql::TABLES).await? {
+            let [rows] = self.numbers(["count(*)"], &table).await?;
+            if rows < 1.0 {
+                empty.push(table);
+            }
+        }
+        (self.schema, self.empty) = (schema, empty);
+        Ok(())
+    }
+
+    /// What baselines write to.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
     }
 
     /// How to reach it.
@@ -88,15 +115,21 @@ impl<'a> Database<'a> {
         Ok(sqlx::query_scalar(sql).fetch_one(&mut connection).await?)
     }
 
-    /// Empties the tables.
+    async fn texts(&self, sql: &str) -> Result<Vec<String>> {
+        let mut connection = self.connect().await?;
+        let sql = AssertSqlSafe(sql.to_owned());
+        Ok(sqlx::query_scalar(sql).fetch_all(&mut connection).await?)
+    }
+
+    /// Empties the tables that were empty at first.
     pub async fn empty(&self) -> Result<()> {
-        // The tables of this schema, and of those before it.
-        let tables = "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class \
-                      WHERE relkind IN ('r', 'p') AND NOT relispartition AND relname IN \
-                      ('sessions', 'session_times', 'timeline_chunks', 'session_timeline', \
-                       'session_places')";
-        let tables = self.text(tables).await?;
-        self.execute(&format!("TRUNCATE {tables}")).await
+        self.execute(&format!("TRUNCATE {}", self.empty.join(", "))).await
+    }
+
+    /// Bytes on disk, by table (partitions together) and heap, TOAST, or kind of index.
+    pub async fn sizes(&self) -> Result<Vec<(String, f64)>> {
+        let mut connection = self.connect().await?;
+        Ok(sqlx::query_as(sql::SIZES).fetch_all(&mut connection).await?)
     }
 
     /// Writes what is dirty, so that no checkpoint falls into the next measurement.
@@ -156,10 +189,10 @@ impl<'a> Database<'a> {
             let [from, to] = months;
             let id = format!("md5('{salt}' || n)::uuid::text");
             let at = format!("{from} + ({to} - {from}) * (n::float8 / {half})");
-            let values = sql::values_a(&format!("session_key('default', {id})"), &id, &at);
+            let values = sql::values_a(&self.schema, &id, &at);
             format!(
                 "INSERT INTO sessions ({}) SELECT {values} FROM generate_series(0, {half} - 1) n",
-                sql::columns()
+                sql::columns(&self.schema)
             )
         };
         let this = "date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'";
@@ -167,12 +200,15 @@ impl<'a> Database<'a> {
         let (this_month, month_before) =
             (part([this, "now()"], "this"), part([&before, this], "before"));
         tokio::try_join!(self.execute(&this_month), self.execute(&month_before))?;
-        self.execute(
-            "INSERT INTO session_times SELECT session_key, \"timestamp\" FROM sessions;\n\
-             VACUUM (ANALYZE) sessions;\nVACUUM (ANALYZE) session_times",
-        )
-        .await?;
-        let [filled] = self.numbers(["count(*)"], "session_times").await?;
+        if let Some(times) = &self.schema.times {
+            self.execute(&format!(
+                "INSERT INTO {times} SELECT session_key(tenant_id, session_id), \"timestamp\" \
+                 FROM sessions"
+            ))
+            .await?;
+        }
+        self.execute("VACUUM (ANALYZE)").await?;
+        let [filled] = self.numbers(["count(*)"], "sessions").await?;
         ensure!(filled >= half as f64 * 2.0, "{filled} sessions of {sessions} were filled in");
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! The figures that count: ratios, each with what it must be and what is aimed at.
+//! The figures that count: ratios, most with what they must be and what is aimed at, and how two
+//! servers compare.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,7 @@ pub struct Figure {
     pub rounds: Vec<f64>,
     /// Their median.
     pub median: f64,
-    /// Required.
+    /// Required. Where more is better, 0 stands for a figure without a goal.
     pub must: f64,
     /// Wanted.
     pub aim: f64,
@@ -24,6 +25,11 @@ pub struct Figure {
 }
 
 impl Figure {
+    /// Whether there is a goal.
+    pub fn has_goal(&self) -> bool {
+        self.must > 0.0 || !self.at_least
+    }
+
     /// `ok` is what must be, `aim` what is wanted.
     pub fn verdict(&self) -> &'static str {
         let reaches = |goal: f64| {
@@ -61,14 +67,17 @@ impl Round<'_> {
 /// Label, unit, must, aim, whether more is better, and where it comes from.
 type Goal = (&'static str, &'static str, f64, f64, bool, fn(&Round<'_>) -> Option<f64>);
 
-const GOALS: [Goal; 12] = [
+/// In place of goals, for figures without.
+const NO_GOAL: f64 = 0.0;
+
+const GOALS: [Goal; 13] = [
     ("single POSTs, new sessions, over row", "×", 1.8, 3.0, true, |round| {
         round.ratio("rate", What::Single, What::Row)
     }),
-    ("SDK-C mix over row mix", "×", 1.8, 2.5, true, |round| {
+    ("SDK-C mix over row mix", "×", 1.8, 3.0, true, |round| {
         round.ratio("rate", What::Mix, What::RowMix)
     }),
-    ("SDK-C mix with twelve entries over row mix", "×", 1.3, 1.6, true, |round| {
+    ("mix of 12 entries over row mix of 12", "×", NO_GOAL, NO_GOAL, true, |round| {
         round.ratio("rate", What::Mix12, What::RowMix12)
     }),
     ("batches of 500 over copy", "×", 0.4, 0.7, true, |round| {
@@ -97,32 +106,40 @@ const GOALS: [Goal; 12] = [
         let mix = round.value(What::TwoMix, "deadlocks")?;
         Some(mix + round.value(What::TwoSingle, "deadlocks")?)
     }),
+    ("bytes per session on disk", "B", NO_GOAL, NO_GOAL, true, |round| {
+        round.value(What::Disk, "bytes_per_session")
+    }),
 ];
 
-/// What a change is worth: the server over that of `--against`, so that more than 1 is better.
-const CHANGES: [(&str, What, &str, f64, f64, bool); 6] = [
-    ("SDK-C mix, reports per second", What::Mix, "rate", 1.1, 1.4, true),
-    ("SDK-C mix with twelve entries", What::Mix12, "rate", 1.3, 1.6, true),
-    ("single POSTs, per second", What::Single, "rate", 0.97, 1.05, true),
-    ("batches of 500, per second", What::Batch, "rate", 0.97, 1.05, true),
-    ("p99 at half of the smaller peak, inverse", What::Paced, "p99_ms", 0.8, 1.0, false),
-    ("peak memory, single, inverse", What::Single, "peak_mb", 0.8, 1.0, false),
+/// Label, what is measured, which value, and whether it is the second server's over the first's.
+type Comparison = (&'static str, What, &'static str, bool);
+
+const COMPARISONS: [Comparison; 9] = [
+    ("reports per second, single, new/other", What::Single, "rate", false),
+    ("reports per second, mix, new/other", What::Mix, "rate", false),
+    ("reports per second, mix12, new/other", What::Mix12, "rate", false),
+    ("reports per second, batch, new/other", What::Batch, "rate", false),
+    ("p99 at half the peak, single, other/new", What::PacedOwn, "p99_ms", true),
+    ("peak memory, single, other/new", What::Single, "peak_mb", true),
+    ("peak memory, mix, other/new", What::Mix, "peak_mb", true),
+    ("peak memory, batch, other/new", What::Batch, "peak_mb", true),
+    ("bytes per session on disk, new/other", What::Disk, "bytes_per_session", false),
 ];
 
-/// The figures of the first server over the second.
-pub fn changes(samples: &[Sample], rounds: usize) -> Vec<Figure> {
-    let change = |(label, what, name, must, aim, is_more): (&str, What, &str, f64, f64, bool)| {
-        let value = |binary, number| Round { samples, binary, number }.value(what, name);
+/// How the first server (new) compares to the second (other), round by round.
+pub fn comparison(samples: &[Sample], rounds: usize) -> Vec<Figure> {
+    let figure = |(label, what, name, inverse): Comparison| {
         let ratio = |number| {
-            let ratio = value(0, number)? / value(1, number)?;
-            Some(if is_more { ratio } else { 1.0 / ratio })
+            let value = |binary| Round { samples, binary, number }.value(what, name);
+            let (new, other) = (value(0)?, value(1)?);
+            Some(if inverse { other / new } else { new / other })
         };
         let rounds: Vec<f64> = (0..rounds).filter_map(ratio).collect();
         let median = median(&rounds)?;
         let (label, unit) = (label.to_owned(), "×".to_owned());
-        Some(Figure { label, unit, rounds, median, must, aim, at_least: true })
+        Some(Figure { label, unit, rounds, median, must: NO_GOAL, aim: NO_GOAL, at_least: true })
     };
-    CHANGES.into_iter().filter_map(change).collect()
+    COMPARISONS.into_iter().filter_map(figure).collect()
 }
 
 /// The figures of a binary, as far as they were measured.

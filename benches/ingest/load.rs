@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use super::http::Connection;
-use super::reports::{Kind, Random, Reports};
+use super::reports::{Kind, Next, Random, Reports};
 
 /// What to send, where, for how long.
 #[derive(Clone)]
@@ -36,7 +36,7 @@ pub struct Done {
     pub requests: u64,
     /// Sessions whose first report was among them.
     pub sessions: u64,
-    /// Timeline entries that were in them.
+    /// Timeline entries in them.
     pub entries: u64,
     /// From the first request to the last answer, in seconds.
     pub seconds: f64,
@@ -127,7 +127,7 @@ impl Worker {
     async fn new(load: &Load, number: usize) -> Result<Self> {
         ensure!(!load.addresses.is_empty(), "no server");
         let mut connections = Vec::new();
-        if load.kind.is_mix() {
+        if matches!(load.kind, Kind::Mix(_)) {
             for address in &load.addresses {
                 connections.push(Connection::open(*address).await?);
             }
@@ -152,16 +152,16 @@ impl Worker {
                 break;
             }
             let turn = usize::try_from(self.done.requests)? % self.connections.len();
-            let (request, content) = self.reports.next();
-            let answer = self.connections[turn].exchange(request).await?;
+            let Next { bytes, sessions, entries } = self.reports.next();
+            let answer = self.connections[turn].exchange(bytes).await?;
             ensure!(
                 self.reports.is_acknowledged(answer),
                 "not acknowledged: {}",
                 String::from_utf8_lossy(answer)
             );
             self.done.requests += 1;
-            self.done.sessions += content.sessions;
-            self.done.entries += content.entries;
+            self.done.sessions += sessions;
+            self.done.entries += entries;
             self.done.latencies.push(u32::try_from(since.elapsed().as_micros())?);
         }
         Ok(self.done)

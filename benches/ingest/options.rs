@@ -21,7 +21,7 @@ pub struct Options {
     #[arg(long, value_name = "S", default_value_t = 8)]
     pub seconds: u32,
 
-    /// One round of 3 seconds, without the table of 5 million sessions
+    /// One round of 3 seconds, without the table of 5 million sessions and disk usage
     #[arg(long)]
     pub quick: bool,
 
@@ -40,6 +40,10 @@ pub struct Options {
     /// Sessions in the full table, half of them in the month that is written to
     #[arg(long, value_name = "N", default_value_t = 5_000_000)]
     pub sessions: u64,
+
+    /// Sessions whose disk usage is measured; a minute or more for every 20,000
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub disk_sessions: u64,
 
     /// Write everything that was measured to FILE
     #[arg(long, value_name = "FILE")]
@@ -63,9 +67,9 @@ pub struct Options {
 pub enum Topic {
     /// Single POSTs of new sessions, with CPU and memory
     Single,
-    /// SDK-C's mix: 20 updates for each new session, with one to three timeline entries
+    /// SDK-C's mix: 20 updates for each new session, with as many timeline entries as SDKs send
     Mix,
-    /// The same with twelve timeline entries, the worst case
+    /// The same with twelve timeline entries in each report, the worst case
     Mix12,
     /// NDJSON, 500 reports per request
     Batch,
@@ -77,6 +81,8 @@ pub enum Topic {
     Full,
     /// Two servers on one Postgres
     Two,
+    /// Bytes per session on disk, with every report that SDKs send in 60 days
+    Disk,
 }
 
 impl Options {
@@ -90,7 +96,7 @@ impl Options {
         if options.only.is_empty() {
             options.only = Topic::value_variants().to_vec();
             if options.quick {
-                options.only.retain(|topic| *topic != Topic::Full);
+                options.only.retain(|topic| !matches!(topic, Topic::Full | Topic::Disk));
             }
         }
         options.rounds = options.rounds.max(1);

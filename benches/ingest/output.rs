@@ -1,10 +1,11 @@
 //! The result: a table to read, JSON to keep.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::figures::{Figure, changes, figures, median, spread, values};
+use super::figures::{Figure, comparison, figures, median, spread, values};
 use super::measure::{Sample, What};
 
 /// More than this, in percent of all processors, and others had a say in a measurement.
@@ -35,9 +36,9 @@ pub struct Outcome {
     pub samples: Vec<Sample>,
     /// The figures of each server.
     pub figures: Vec<Vec<Figure>>,
-    /// The first server over the second.
+    /// The first server compared to that of `--against`.
     #[serde(default)]
-    pub changes: Vec<Figure>,
+    pub comparison: Vec<Figure>,
 }
 
 impl Outcome {
@@ -45,7 +46,7 @@ impl Outcome {
     pub fn settle(&mut self) {
         let servers = 0..self.servers.len();
         self.figures = servers.map(|binary| figures(&self.samples, binary, self.rounds)).collect();
-        self.changes = changes(&self.samples, self.rounds);
+        self.comparison = comparison(&self.samples, self.rounds);
     }
 
     /// Tables to read.
@@ -62,13 +63,46 @@ impl Outcome {
                 let _ = writeln!(text, "{}", line(figure));
             }
         }
-        if !self.changes.is_empty() {
-            text.push_str("\nThe first server over the second *: more than 1 is better\n");
-        }
-        for figure in &self.changes {
-            let _ = writeln!(text, "{}", line(figure));
+        self.disk(&mut text);
+        if !self.comparison.is_empty() {
+            text.push_str("\nThe first server (new) and that of --against (other)\n");
+            for figure in &self.comparison {
+                let _ = writeln!(text, "{}", line(figure));
+            }
         }
         text
+    }
+
+    /// Where the bytes are on disk: a line per part of a table, a column per server.
+    fn disk(&self, text: &mut String) {
+        let of = |binary: usize, name: &str| values(&self.samples, What::Disk, binary, name).pop();
+        let disk = self.samples.iter().filter(|sample| sample.what == What::Disk);
+        let names: BTreeSet<&str> = disk
+            .flat_map(|sample| sample.values.keys())
+            .filter_map(|name| name.strip_prefix("bytes "))
+            .collect();
+        let Some(sessions) = of(0, "sessions") else { return };
+        let (reports, entries) = (of(0, "reports"), of(0, "entries"));
+        let per = |count: Option<f64>| number(count.unwrap_or(0.0) / sessions);
+        let _ = writeln!(
+            text,
+            "\nDisk, bytes per session: {sessions} sessions of 60 days, {} reports and {} timeline \
+             entries each",
+            per(reports),
+            per(entries)
+        );
+        let mut line = |label: &str, name: &str| {
+            let _ = write!(text, "  {label:<46}");
+            for binary in 0..self.servers.len() {
+                let cell = of(binary, name).map_or_else(|| "-".to_owned(), number);
+                let _ = write!(text, "{cell:>9}");
+            }
+            text.push('\n');
+        };
+        for name in names {
+            line(name, &format!("bytes {name}"));
+        }
+        line("all", "bytes_per_session");
     }
 
     /// A line per kind of measurement.
@@ -82,7 +116,9 @@ impl Outcome {
             self.samples.iter().map(|sample| (sample.what, sample.binary)).collect();
         kinds.sort_unstable();
         kinds.dedup();
-        for (what, binary) in kinds.into_iter().filter(|(what, _)| *what != What::Start) {
+        for (what, binary) in
+            kinds.into_iter().filter(|(what, _)| !matches!(what, What::Start | What::Disk))
+        {
             text.push('\n');
             self.measurement(text, what, binary);
         }
@@ -141,13 +177,19 @@ impl Outcome {
 
 fn line(figure: &Figure) -> String {
     let (least, most) = spread(&figure.rounds);
-    let sign = if figure.at_least { "≥" } else { "≤" };
-    format!(
-        "  {:<46}{:>9} {:<3}{:<20}must {sign} {:<6}aim {sign} {:<6}{}",
+    let measured = format!(
+        "  {:<46}{:>9} {:<3}{:<20}",
         figure.label,
         number(figure.median),
         figure.unit,
         format!("({} to {})", number(least), number(most)),
+    );
+    if !figure.has_goal() {
+        return measured.trim_end().to_owned();
+    }
+    let sign = if figure.at_least { "≥" } else { "≤" };
+    format!(
+        "{measured}must {sign} {:<6}aim {sign} {:<6}{}",
         figure.must,
         figure.aim,
         figure.verdict(),

@@ -17,7 +17,7 @@ use super::reports::now_ms;
 use super::server::Server;
 
 /// What belongs together, next to each other in time.
-const GROUPS: [&[(What, &[Topic])]; 6] = [
+const GROUPS: [&[(What, &[Topic])]; 7] = [
     &[(What::Start, &[Topic::Start])],
     &[
         (What::Row, &[Topic::Single, Topic::Latency, Topic::Full]),
@@ -39,6 +39,7 @@ const GROUPS: [&[(What, &[Topic])]; 6] = [
         (What::RowPacedOwn, &[Topic::Latency]),
         (What::PacedOwn, &[Topic::Latency]),
     ],
+    &[(What::Disk, &[Topic::Disk])],
 ];
 
 /// Sets everything up, measures, and takes everything down.
@@ -62,7 +63,13 @@ pub async fn run(options: &Options) -> Result<Outcome> {
         let full = wants_full.then_some(options.sessions);
         subjects.push(subject(&cluster, number, binary, full).await?);
     }
-    let bench = Bench { cluster: &cluster, subjects, seconds: options.seconds };
+    let bench = Bench {
+        cluster: &cluster,
+        subjects,
+        seconds: options.seconds,
+        disk_sessions: options.disk_sessions.max(1),
+        disk_until_ms: now_ms(),
+    };
     let samples = rounds(&bench, options).await?;
     let setting = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let mut outcome = Outcome {
@@ -77,7 +84,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
         servers,
         samples,
         figures: Vec::new(),
-        changes: Vec::new(),
+        comparison: Vec::new(),
     };
     outcome.settle();
     Ok(outcome)
@@ -89,6 +96,8 @@ async fn rounds(bench: &Bench<'_>, options: &Options) -> Result<Vec<Sample>> {
         for group in GROUPS {
             let mut group: Vec<What> = group
                 .iter()
+                // Once is enough for disk usage: it does not depend on time.
+                .filter(|(what, _)| round == 0 || *what != What::Disk)
                 .filter(|(_, topics)| topics.iter().any(|topic| options.only.contains(topic)))
                 .map(|(what, _)| *what)
                 .collect();
@@ -113,12 +122,14 @@ async fn rounds(bench: &Bench<'_>, options: &Options) -> Result<Vec<Sample>> {
 }
 
 /// The rate of a measurement at a fixed rate, from the first round's peaks: the same in all
-/// rounds. Half of the smaller peak is a rate that both can hold.
+/// rounds, and one that all servers can hold.
 fn pace(samples: &[Sample], what: What) -> Option<f64> {
-    let peak = |what| values(samples, what, 0, "rate").first().copied();
+    let peak = |what, binary| values(samples, what, binary, "rate").first().copied();
+    let (first, second) = (peak(What::Single, 0)?, peak(What::Single, 1));
+    let server = second.map_or(first, |second| second.min(first));
     match what {
-        What::Paced | What::RowPaced => Some(peak(What::Row)?.min(peak(What::Single)?) / 2.0),
-        What::PacedOwn | What::RowPacedOwn => Some(peak(What::Single)? / 2.0),
+        What::Paced | What::RowPaced => Some(peak(What::Row, 0)?.min(server) / 2.0),
+        What::PacedOwn | What::RowPacedOwn => Some(server / 2.0),
         _ => None,
     }
 }
@@ -138,14 +149,16 @@ async fn subject(
     full_sessions: Option<u64>,
 ) -> Result<Subject<'_>> {
     let log = cluster.data().join("bench-server-0.log");
-    let empty = Database::create(cluster, format!("bench_empty_{number}")).await?;
+    let mut empty = Database::create(cluster, format!("bench_empty_{number}")).await?;
     // A start makes the schema and the partitions.
     Server::start(&binary, &empty.url(), &log).await?.kill().await?;
+    empty.learn().await?;
     let mut full = None;
     if let Some(sessions) = full_sessions {
         progress(&format!("filling a table with {sessions} sessions, which takes minutes"));
-        let database = Database::create(cluster, format!("bench_full_{number}")).await?;
+        let mut database = Database::create(cluster, format!("bench_full_{number}")).await?;
         Server::start(&binary, &database.url(), &log).await?.kill().await?;
+        database.learn().await?;
         database.fill(sessions).await?;
         full = Some(database);
     }

@@ -9,11 +9,14 @@ use serde_json::{Value, json};
 pub const REPORTS_PER_SESSION: u64 = 21;
 /// Sessions of the mix that run at the same time, over all connections.
 pub const RUNNING_SESSIONS: u64 = 320;
-/// Timeline entries in the reports of the mix, in turn: what the SDK and the simulator send, one
-/// for each report and each player event since the one before.
-const ENTRIES: [u64; 7] = [1, 2, 1, 1, 3, 1, 1];
-/// Timeline entries in each report of the mix at its worst; what makes it about 3 KB.
-const MANY_ENTRIES: u64 = 12;
+/// Of 10,000 reports, those with no timeline entry, one, two and three: what the simulator's
+/// sessions of generation C send, which its test `reports_carry_one_entry_but_for_the_last`
+/// measures. A report has an entry for each player event since the report before, or one of its
+/// own; the last one has none.
+pub const ENTRIES_OF_10_000: [u64; 4] = [120, 9_848, 31, 1];
+/// Steps through [`ENTRIES_OF_10_000`]; without a common divisor, so that any 10,000 reports in a
+/// row are distributed as it says.
+pub const ENTRIES_STRIDE: u64 = 7_919;
 /// Reports in a request to the batch endpoint.
 pub const BATCH: u64 = 500;
 /// Milliseconds between the reports of a session in the mix, by its own clock.
@@ -39,12 +42,56 @@ pub fn report_a(session_id: &str, time: u64) -> String {
     report.to_string()
 }
 
-/// A report of generation C in the middle of a session, `step` 0 to 20: about 1 KB, or 3 KB.
-pub fn report_c(kind: Kind, session_id: &str, start: &str, time: u64, step: u64) -> String {
+/// Timeline entries in the reports of a mix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entries {
+    /// As many as the SDK sends.
+    Sdk,
+    /// Twelve in each report, which makes it about 3 KB: the worst case.
+    Twelve,
+}
+
+impl Entries {
+    /// How many report number `number` of a connection has.
+    pub fn of(self, number: u64) -> u64 {
+        match self {
+            Self::Twelve => 12,
+            Self::Sdk => {
+                let mut ticket = number.wrapping_mul(ENTRIES_STRIDE) % 10_000;
+                for (entries, share) in (0..).zip(ENTRIES_OF_10_000) {
+                    if ticket < share {
+                        return entries;
+                    }
+                    ticket -= share;
+                }
+                unreachable!("the shares add up to 10,000")
+            }
+        }
+    }
+
+    /// The largest number.
+    pub fn most(self) -> u64 {
+        match self {
+            Self::Sdk => ENTRIES_OF_10_000.len() as u64 - 1,
+            Self::Twelve => 12,
+        }
+    }
+
+    /// The number that most reports have.
+    pub fn usual(self) -> u64 {
+        match self {
+            Self::Sdk => 1,
+            Self::Twelve => 12,
+        }
+    }
+}
+
+/// A report of generation C in the middle of a session, `step` 0 to 20: 0.8 KB with one entry,
+/// about 3 KB with twelve.
+pub fn report_c(session_id: &str, start: &str, time: u64, step: u64, entries: u64) -> String {
     let at = (step + 1) * PACE_MS;
-    let entries = kind.entries(step);
     let entry = |number: u64| {
-        let elapsed = at - PACE_MS + number * (PACE_MS / entries);
+        let elapsed = at - PACE_MS + number * (PACE_MS / entries.max(1));
         json!({
             "timestampMs": 1_795_000_000_000 + elapsed, "elapsedMs": elapsed,
             "playbackState": if number % 4 == 1 { "BUFFERING" } else { "PLAYING" },
@@ -114,14 +161,15 @@ pub struct Stream {
 
 /// Running sessions.
 pub struct Mix {
-    kind: Kind,
-    steps: Vec<Request>,
+    entries: Entries,
+    /// By step, then by number of entries.
+    steps: Vec<Vec<Request>>,
     seed: u64,
     /// Start of the first session, Unix milliseconds; another one for each connection.
     base_ms: u64,
     /// Sessions that run at the same time.
     slots: u64,
-    /// Which step this connection begins with.
+    /// Number of the connection: which step it begins with.
     offset: u64,
     turn: u64,
 }
@@ -132,36 +180,9 @@ pub enum Kind {
     /// [`Reports::Single`]
     Single,
     /// [`Reports::Mix`]
-    Mix,
-    /// [`Reports::Mix`] with twelve timeline entries in each report
-    Mix12,
+    Mix(Entries),
     /// [`Reports::Batch`]
     Batch,
-}
-
-impl Kind {
-    /// Whether sessions report while they run.
-    pub fn is_mix(self) -> bool {
-        matches!(self, Self::Mix | Self::Mix12)
-    }
-
-    /// Timeline entries in the report of a step.
-    pub fn entries(self, step: u64) -> u64 {
-        match self {
-            Self::Mix => ENTRIES[usize::try_from(step).unwrap_or(0) % ENTRIES.len()],
-            Self::Mix12 => MANY_ENTRIES,
-            Self::Single | Self::Batch => 0,
-        }
-    }
-}
-
-/// What a request holds.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Content {
-    /// Sessions that begin with it.
-    pub sessions: u64,
-    /// Timeline entries.
-    pub entries: u64,
 }
 
 impl Reports {
@@ -171,9 +192,8 @@ impl Reports {
         match kind {
             Kind::Single => {
                 let body = report_a(ID, TIME);
-                let request =
-                    Request::new("/v1/sessions", "application/json; charset=utf-8", &body);
-                Self::Single(Stream { request, random })
+                let kind = "application/json; charset=utf-8";
+                Self::Single(Stream { request: Request::new("/v1/sessions", kind, &body), random })
             }
             Kind::Batch => {
                 let mut body = String::new();
@@ -183,15 +203,17 @@ impl Reports {
                 let request = Request::new("/v1/sessions/batch", "application/x-ndjson", &body);
                 Self::Batch(Stream { request, random })
             }
-            Kind::Mix | Kind::Mix12 => {
-                let request = |step| {
-                    let body = report_c(kind, ID, START, TIME, step);
+            Kind::Mix(entries) => {
+                let request = |step, count| {
+                    let body = report_c(ID, START, TIME, step, count);
                     Request::new("/v1/sessions", "application/json; charset=utf-8", &body)
                 };
+                let requests =
+                    |step| (0..=entries.most()).map(|count| request(step, count)).collect();
                 let slots = (RUNNING_SESSIONS / connections as u64).max(1);
                 Self::Mix(Mix {
-                    kind,
-                    steps: (0..REPORTS_PER_SESSION).map(request).collect(),
+                    entries,
+                    steps: (0..REPORTS_PER_SESSION).map(requests).collect(),
                     seed: Random::new().next(),
                     base_ms: base_ms + number as u64 * slots,
                     slots,
@@ -202,8 +224,8 @@ impl Reports {
         }
     }
 
-    /// The next request, and what is in it.
-    pub fn next(&mut self) -> (&[u8], Content) {
+    /// The next request.
+    pub fn next(&mut self) -> Next<'_> {
         match self {
             Self::Single(stream) | Self::Batch(stream) => {
                 let now = now_ms().to_string();
@@ -213,7 +235,7 @@ impl Reports {
                     stream.request.put(stream.request.times[index], now.as_bytes());
                 }
                 let sessions = stream.request.ids.len() as u64;
-                (&stream.request.bytes, Content { sessions, entries: 0 })
+                Next { bytes: &stream.request.bytes, sessions, entries: 0 }
             }
             Self::Mix(mix) => mix.next(),
         }
@@ -228,14 +250,25 @@ impl Reports {
     }
 }
 
+/// A request, and what is in it.
+pub struct Next<'a> {
+    /// What is sent.
+    pub bytes: &'a [u8],
+    /// New sessions.
+    pub sessions: u64,
+    /// Timeline entries.
+    pub entries: u64,
+}
+
 impl Mix {
     /// In each of the slots a session runs. Slots and connections stand at different steps, so
     /// that sessions do not all begin at once. pgbench's script does the same.
-    fn next(&mut self) -> (&[u8], Content) {
+    fn next(&mut self) -> Next<'_> {
         let slot = self.turn % self.slots;
         let turn = self.turn / self.slots + slot + self.offset;
         let (session, step) = (turn / REPORTS_PER_SESSION, turn % REPORTS_PER_SESSION);
         let is_new = step == 0 || self.turn < self.slots;
+        let entries = self.entries.of(self.turn + self.offset * 157);
         self.turn += 1;
         let start_ms = self.base_ms + session * 1_000 + slot;
         let number = session * self.slots + slot;
@@ -243,11 +276,12 @@ impl Mix {
         let start = jiff::Timestamp::from_millisecond(i64::try_from(start_ms).unwrap_or(0));
         let start = format!("{:.3}", start.unwrap_or_default());
         let time = (start_ms + (step + 1) * PACE_MS).to_string();
-        let request = &mut self.steps[usize::try_from(step).unwrap_or(0)];
+        let index = |number: u64| usize::try_from(number).unwrap_or(0);
+        let request = &mut self.steps[index(step)][index(entries)];
         request.put(request.ids[0], &id);
         request.put(request.starts[0], start.as_bytes());
         request.put(request.times[0], time.as_bytes());
-        (&request.bytes, Content { sessions: u64::from(is_new), entries: self.kind.entries(step) })
+        Next { bytes: &request.bytes, sessions: u64::from(is_new), entries }
     }
 }
 

@@ -369,7 +369,7 @@ async fn history_goes_in_batches_and_repeats_itself() {
         "--history",
         "7d",
         "--sessions",
-        "2500",
+        "600",
         "--seed",
         "9",
         "--until",
@@ -379,26 +379,45 @@ async fn history_goes_in_batches_and_repeats_itself() {
     let run = server.simulate(&arguments).await;
     assert_eq!(run.code, Some(0), "{run:?}");
     let summary = run.json();
-    assert_eq!(summary["reports"]["accepted"], 2_500);
-    assert_eq!(summary["reports"]["sent"], 2_500);
-    assert_eq!(summary["outcomes"]["stored"], 2_500);
-    assert_eq!((&summary["retried"], &summary["requests"]), (&json!(1), &json!(4)));
+    assert_eq!((&summary["sessions"], &summary["retried"]), (&json!(600), &json!(1)));
+    assert_eq!(summary["requests"], server.seen().len());
     assert_eq!(summary["until"], "2026-02-14T10:30:00.000Z");
 
-    let sent = |server: &Server| -> BTreeMap<String, String> {
+    // By session and time; the batch that was turned away came twice.
+    let sent = |server: &Server| -> BTreeMap<(String, u64), String> {
         let seen = server.seen();
         assert!(seen.iter().all(|batch| batch.path == "/v1/sessions/batch"));
         assert!(seen.iter().all(|batch| batch.reports.len() <= 1_000));
         let reports = seen.iter().flat_map(|batch| &batch.reports);
-        reports.map(|report| (report["sessionId"].to_string(), report.to_string())).collect()
+        reports
+            .map(|report| {
+                let at = report["timestamp"].as_u64().expect("a time");
+                ((report["sessionId"].to_string(), at), report.to_string())
+            })
+            .collect()
     };
     let first = sent(&server);
-    assert_eq!(first.len(), 2_500);
+    let ids = |sent: &BTreeMap<(String, u64), String>| -> BTreeSet<String> {
+        sent.keys().map(|(id, _)| id.clone()).collect()
+    };
+    assert_eq!(ids(&first).len(), 600);
+    assert_eq!(summary["reports"]["accepted"], first.len());
+    assert_eq!(summary["reports"]["sent"], first.len());
+    assert_eq!(summary["outcomes"]["stored"], first.len());
 
     // Another number of requests in flight changes nothing.
     let again = Server::start(|seen, _| (200, &[], all_stored(seen.reports.len()))).await;
     again.simulate(&[&arguments[..], &["--concurrency", "1"]].concat()).await;
     assert_eq!(sent(&again), first);
+
+    // Every report: the same sessions, each ending with the same report.
+    let every = Server::start(|seen, _| (200, &[], all_stored(seen.reports.len()))).await;
+    let run = every.simulate(&[&arguments[..], &["--every-report"]].concat()).await;
+    assert_eq!(run.json()["sessions"], 600);
+    let all = sent(&every);
+    assert!(all.len() > 20 * first.len(), "{} and {}", all.len(), first.len());
+    assert_eq!(ids(&all), ids(&first));
+    assert!(first.iter().filter(|report| all.get(report.0) == Some(report.1)).count() >= 600);
 }
 
 #[tokio::test]
@@ -418,9 +437,13 @@ async fn rejected_neighbours_in_a_batch_are_counted() {
     let run = server.simulate(&["--history", "1d", "--sessions", "50", "--json"]).await;
     let summary = run.json();
     assert_eq!(run.code, Some(0));
-    assert_eq!(summary["reports"]["refused"], 1);
+    // One of each request.
+    let requests = server.seen().len();
+    let reports: usize = server.seen().iter().map(|batch| batch.reports.len()).sum();
+    assert_eq!(summary["reports"]["refused"], requests);
     assert_eq!(summary["not_accepted"][0]["code"], "INVALID_SCHEMA");
-    assert_eq!(summary["outcomes"], json!({"rejected": 1, "stored": 49}));
+    let outcomes = json!({"rejected": requests, "stored": reports - requests});
+    assert_eq!(summary["outcomes"], outcomes);
 }
 
 #[cfg(unix)]
@@ -456,6 +479,7 @@ async fn wrong_usage_exits_with_2() {
         &["--incident", "flood"],
         &["--viewers", "0"],
         &["--history", "1d", "--until", "yesterday"],
+        &["--every-report"],
     ] {
         let run = server.simulate(arguments).await;
         assert_eq!(run.code, Some(2), "{arguments:?}: {run:?}");

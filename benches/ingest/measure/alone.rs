@@ -6,6 +6,7 @@ use super::{BREATH, Bench, Values, What, base_ms};
 use crate::baseline;
 use crate::database::Database;
 use crate::process::Meter;
+use crate::reports::Kind;
 use crate::sql;
 
 impl Bench<'_> {
@@ -15,9 +16,10 @@ impl Bench<'_> {
         database: &Database<'_>,
         rate: Option<f64>,
     ) -> Result<Values> {
+        let schema = database.schema();
         let mut values = Vec::new();
         if what.is_full() {
-            let script = sql::row_script();
+            let script = sql::row_script(schema);
             let first =
                 baseline::pgbench(self.cluster, database, &script, self.seconds, None).await?;
             values.push(("first_rate", first.count as f64 / first.seconds));
@@ -29,9 +31,10 @@ impl Bench<'_> {
         let done = if what == What::Copy {
             baseline::copy(database, self.seconds).await?
         } else {
-            let kind = what.kind();
-            let script =
-                if kind.is_mix() { sql::mix_script(kind, base_ms) } else { sql::row_script() };
+            let script = match what.kind() {
+                Kind::Mix(entries) => sql::mix_script(schema, base_ms, entries),
+                _ => sql::row_script(schema),
+            };
             baseline::pgbench(self.cluster, database, &script, self.seconds, rate).await?
         };
         values.extend(meter.read_out()?);

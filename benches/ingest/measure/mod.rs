@@ -1,6 +1,7 @@
 //! One measurement: empty tables, a checkpoint, the load, and a count of what is there after.
 
 mod alone;
+mod disk;
 mod served;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster::Cluster;
 use super::database::Database;
-use super::reports::{Kind, now_ms};
+use super::reports::{Entries, Kind, now_ms};
 
 /// Between what is not counted and what is, so that their times differ.
 const BREATH: Duration = Duration::from_millis(5);
@@ -37,10 +38,10 @@ pub enum What {
     Mix,
     /// The same to two servers.
     TwoMix,
-    /// pgbench, SDK-C's mix with twelve timeline entries a report.
+    /// pgbench, the mix with twelve entries in each report.
     #[serde(rename = "row_mix12")]
     RowMix12,
-    /// SDK-C's mix with twelve timeline entries a report.
+    /// The mix with twelve entries in each report.
     #[serde(rename = "mix12")]
     Mix12,
     /// COPY.
@@ -59,6 +60,8 @@ pub enum What {
     RowPacedOwn,
     /// [`What::Single`] at half of its own peak.
     PacedOwn,
+    /// What sessions take on disk.
+    Disk,
 }
 
 impl What {
@@ -81,8 +84,8 @@ impl What {
 
     fn kind(self) -> Kind {
         match self {
-            Self::RowMix | Self::Mix | Self::TwoMix => Kind::Mix,
-            Self::RowMix12 | Self::Mix12 => Kind::Mix12,
+            Self::RowMix | Self::Mix | Self::TwoMix => Kind::Mix(Entries::Sdk),
+            Self::RowMix12 | Self::Mix12 => Kind::Mix(Entries::Twelve),
             Self::Copy | Self::Batch => Kind::Batch,
             _ => Kind::Single,
         }
@@ -110,6 +113,10 @@ pub struct Bench<'a> {
     pub subjects: Vec<Subject<'a>>,
     /// Length of each measurement.
     pub seconds: u32,
+    /// Sessions whose disk usage is measured.
+    pub disk_sessions: u64,
+    /// When they end, Unix milliseconds: the same for all servers.
+    pub disk_until_ms: u64,
 }
 
 /// A binary with its databases, so that two versions need not share a schema.
@@ -132,6 +139,10 @@ impl Bench<'_> {
         rate: Option<f64>,
     ) -> Result<Sample> {
         let subject = &self.subjects[binary];
+        if what == What::Disk {
+            let values = self.disk(subject, binary).await?;
+            return Ok(Sample { what, binary, round, values });
+        }
         let values = match what {
             What::Start => self.start(subject).await?,
             what => {
@@ -156,5 +167,5 @@ impl Bench<'_> {
 /// When the sessions of a measurement begin at the earliest, Unix milliseconds: those of the
 /// mix have run for a while.
 fn base_ms(what: What) -> u64 {
-    now_ms() - if what.kind().is_mix() { 600_000 } else { 0 }
+    now_ms() - if matches!(what.kind(), Kind::Mix(_)) { 600_000 } else { 0 }
 }

@@ -1,15 +1,18 @@
-//! The past: finished sessions, one report each, in batches, oldest first, as fast as the server
-//! takes them.
+//! The past: finished sessions in batches, oldest first, as fast as the server takes them.
+//!
+//! The SDK sends dozens of reports per session. Sending all of them takes long, so by default the
+//! reports before the last one are joined, which leaves the same timelines and final values.
 
+use std::collections::VecDeque;
 use std::io::Write as _;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures_util::{StreamExt as _, stream};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use rand::RngExt as _;
 use serde::Deserialize;
 
@@ -19,15 +22,18 @@ use super::model::{Content, Generation, Incident, Install};
 use super::progress::Progress;
 use super::rhythm::Rhythm;
 use super::script::{self, Conditions};
-use super::session::{Playback, thin};
+use super::session::{Playback, Snapshot};
 use super::stop::Stop;
 use super::tally::Tally;
 use super::wire::Header;
 
 /// What the batch route takes at most.
-const REPORTS_PER_BATCH: u64 = 1_000;
-/// Entries of a timeline: 1,000 reports stay below 6 MiB.
-const MOST_ENTRIES: usize = 24;
+const MOST_REPORTS: usize = 1_000;
+/// A request is closed once it holds this much. The batch route takes 8 MiB, and a report of
+/// [`MOST_JOINED`] entries has less than 256 KiB.
+const FULL_BYTES: usize = 4 * 1_024 * 1_024;
+/// Entries of joined reports; the server takes 500 in one report.
+const MOST_JOINED: usize = 400;
 const TYPICAL_WATCH_MS: f64 = 600_000.0;
 const INCIDENT_MS: u64 = 2 * 3_600_000;
 /// Requests for one batch before the run is given up: minutes, with the waits in between.
@@ -65,8 +71,8 @@ impl Past {
         }
     }
 
-    /// The final report of session number `index`, and the SDK that wrote it.
-    fn report(&self, index: u64) -> (Generation, Vec<u8>) {
+    /// Session number `index`, before its first report.
+    fn session(&self, index: u64, reports: Reports) -> Session {
         let mut rng = generator(self.seed, Domain::HistorySession, index);
         let share = (index as f64 + rng.random::<f64>()) / self.sessions as f64;
         let started_ms = self.rhythm.moment(share);
@@ -80,28 +86,142 @@ impl Past {
         let mut playback = Playback::new(steps, install.device.drops_per_min);
         // Who is still watching at the end of the history has watched until then.
         playback.cut(self.until_ms - started_ms);
-        let mut snapshot = playback.finish().expect("a playback gives at least one report");
-        thin(&mut snapshot.entries, MOST_ENTRIES);
         let header = Header::draw(&mut rng, install, content, started_ms);
-        (header.install.generation, header.render(&snapshot))
-    }
-
-    fn batch(&self, range: Range<u64>) -> anyhow::Result<Batch> {
-        let mut generations = Vec::new();
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        for index in range {
-            let (generation, report) = self.report(index);
-            generations.push(generation);
-            gzip.write_all(&report)?;
-            gzip.write_all(b"\n")?;
-        }
-        Ok(Batch { generations, gzipped: gzip.finish()? })
+        Session { header, playback, reports, ahead: None }
     }
 }
 
+/// How many of a session's reports are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reports {
+    /// The last one as the SDK sends it. Those before it are joined: their entries in one report,
+    /// or in a few where there are many, with the totals of the last report joined.
+    Joined,
+    /// Each one as the SDK sends it.
+    Every,
+}
+
+/// A session, report by report. Generations A and B have one.
+struct Session {
+    header: Header,
+    playback: Playback,
+    reports: Reports,
+    /// What the playback gave already, for the report after the next one.
+    ahead: Option<Snapshot>,
+}
+
+impl Session {
+    fn generation(&self) -> Generation {
+        self.header.install.generation
+    }
+
+    /// The next report as the SDK sends it.
+    fn next_snapshot(&mut self) -> Option<Snapshot> {
+        if let Some(ahead) = self.ahead.take() {
+            return Some(ahead);
+        }
+        match self.generation() {
+            Generation::C => self.playback.next(),
+            Generation::A | Generation::B => self.playback.by_ref().last(),
+        }
+    }
+
+    /// The next report, and whether it is the last one.
+    fn next_report(&mut self) -> Option<(Vec<u8>, bool)> {
+        let mut snapshot = self.next_snapshot()?;
+        if self.reports == Reports::Joined {
+            while !snapshot.is_final {
+                let Some(next) = self.next_snapshot() else { break };
+                if next.is_final || snapshot.entries.len() + next.entries.len() > MOST_JOINED {
+                    self.ahead = Some(next);
+                    break;
+                }
+                let mut entries = snapshot.entries;
+                entries.extend(next.entries);
+                snapshot = Snapshot { entries, ..next };
+            }
+        }
+        Some((self.header.render(&snapshot), snapshot.is_final))
+    }
+}
+
+/// Sessions that one request after the other takes its reports from, one of each session. A server
+/// may merge reports of one session that arrive together, or write them in another order, neither
+/// of which happens to a device's reports. A request is answered before the next one is made.
+struct Lane {
+    past: Past,
+    reports: Reports,
+    /// Numbers of the sessions that have not begun.
+    waiting: std::iter::StepBy<std::ops::Range<u64>>,
+    playing: VecDeque<Session>,
+}
+
+impl Lane {
+    /// Lane `number` of `lanes`, between which the sessions are dealt out.
+    fn new(past: &Past, reports: Reports, number: usize, lanes: usize) -> Self {
+        let waiting = (number as u64..past.sessions).step_by(lanes);
+        Self { past: past.clone(), reports, waiting, playing: VecDeque::new() }
+    }
+
+    fn begin(&mut self) -> Option<Session> {
+        let index = self.waiting.next()?;
+        Some(self.past.session(index, self.reports))
+    }
+
+    /// The next request; `None` when all sessions are over.
+    fn batch(&mut self) -> anyhow::Result<Option<Batch>> {
+        while self.playing.len() < MOST_REPORTS
+            && let Some(session) = self.begin()
+        {
+            self.playing.push_back(session);
+        }
+        let mut batch = Batch::default();
+        for _ in 0..self.playing.len() {
+            if batch.is_full() {
+                break;
+            }
+            let Some(mut session) = self.playing.pop_front() else { break };
+            if batch.add(&mut session)? {
+                self.playing.push_back(session);
+            }
+        }
+        Ok(if batch.reports == 0 { None } else { Some(batch) })
+    }
+}
+
+/// The body of a request, in the making.
 struct Batch {
+    reports: u64,
+    bytes: usize,
+    /// Of the sessions whose last report is in it.
     generations: Vec<Generation>,
-    gzipped: Vec<u8>,
+    gzip: GzEncoder<Vec<u8>>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        let gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        Self { reports: 0, bytes: 0, generations: Vec::new(), gzip }
+    }
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.reports == MOST_REPORTS as u64 || self.bytes >= FULL_BYTES
+    }
+
+    /// Takes the next report of a session. Whether there are more.
+    fn add(&mut self, session: &mut Session) -> anyhow::Result<bool> {
+        let Some((report, is_final)) = session.next_report() else { return Ok(false) };
+        self.gzip.write_all(&report)?;
+        self.gzip.write_all(b"\n")?;
+        self.reports += 1;
+        self.bytes += report.len() + 1;
+        if is_final {
+            self.generations.push(session.generation());
+        }
+        Ok(!is_final)
+    }
 }
 
 /// A history on its way to a server.
@@ -111,6 +231,7 @@ pub(super) struct History {
     pub(super) tally: Arc<Tally>,
     pub(super) stop: Stop,
     pub(super) past: Past,
+    pub(super) reports: Reports,
     /// Requests in flight.
     pub(super) concurrency: usize,
 }
@@ -123,27 +244,31 @@ impl History {
             tally.glance().sessions
         });
         let history = &self;
-        let results = stream::iter((0..sessions.div_ceil(REPORTS_PER_BATCH)).map(async |number| {
-            let first = number * REPORTS_PER_BATCH;
-            history.send(first..(first + REPORTS_PER_BATCH).min(sessions)).await
-        }));
-        let mut results = results.buffer_unordered(self.concurrency);
+        let lanes = (0..self.concurrency)
+            .map(|number| Lane::new(&history.past, history.reports, number, history.concurrency));
+        let mut results: FuturesUnordered<_> = lanes.map(|lane| history.send_all(lane)).collect();
         while let Some(result) = results.next().await {
             result?;
         }
         Ok(())
     }
 
-    async fn send(&self, range: Range<u64>) -> anyhow::Result<()> {
-        if self.stop.is_ending() {
-            return Ok(());
+    async fn send_all(&self, mut lane: Lane) -> anyhow::Result<()> {
+        while !self.stop.is_ending() {
+            let made = tokio::task::spawn_blocking(move || lane.batch().map(|batch| (batch, lane)));
+            let batch;
+            (batch, lane) = made.await.context("a batch could not be made")??;
+            let Some(batch) = batch else { break };
+            self.send(batch).await?;
         }
-        let past = self.past.clone();
-        let batch = tokio::task::spawn_blocking(move || past.batch(range));
-        let batch = batch.await.context("a batch could not be made")??;
-        let reports = batch.generations.len() as u64;
+        Ok(())
+    }
+
+    async fn send(&self, batch: Batch) -> anyhow::Result<()> {
+        let Batch { reports, generations, gzip, .. } = batch;
+        let gzipped = gzip.finish()?;
         for tries in 0..MOST_TRIES {
-            let (answer, took) = self.client.post_batch(batch.gzipped.clone()).await;
+            let (answer, took) = self.client.post_batch(gzipped.clone()).await;
             self.tally.count(|counts| counts.exchange(&answer, took, reports, tries > 0));
             let wait = match answer {
                 Answer::Accepted(body) => {
@@ -179,7 +304,7 @@ impl History {
                 break;
             }
         }
-        self.tally.count(|counts| batch.generations.into_iter().for_each(|g| counts.begin(g)));
+        self.tally.count(|counts| generations.into_iter().for_each(|g| counts.begin(g)));
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 //! It plays SDK clients against any server, over HTTP and nothing else. The session model is one
 //! for both kinds of run: `script` draws what a player will go through, `session` plays it on
 //! a virtual clock, `wire` writes the reports as each SDK generation does. `live` sleeps
-//! between the reports; `history` takes the last one of each session.
+//! between the reports; `history` sends them in batches.
 
 mod chance;
 mod client;
@@ -31,7 +31,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use client::Client;
-use history::{History, Past};
+use history::{History, Past, Reports};
 use live::Live;
 pub use model::Incident;
 use span::{Moment, parse_duration, parse_moment};
@@ -49,6 +49,9 @@ Examples:
 
   A month of past sessions, to have something in the dashboards:
       media3watch simulate --history 30d --sessions 100000
+
+  A thousand sessions with every report, for the disk usage of real viewers:
+      media3watch simulate --history 60d --sessions 1000 --every-report
 
   The same sessions once more, to the millisecond:
       media3watch simulate --history 30d --seed 7 --until 2026-02-14T10:30:00Z
@@ -120,6 +123,17 @@ pub struct Args {
     )]
     concurrency: u8,
 
+    /// Send every report of the past: slower, and disk usage is that of real viewers
+    ///
+    /// SDK 1.x sends about 80 reports per session, nearly all with the one timeline entry captured
+    /// since the report before. By default a history sends the last report of each session as it is,
+    /// and joins those before it into one report, or a few in a long session. Timelines and final
+    /// values are the same, but report counts, disk usage and the rate of requests are lower than
+    /// those of real viewers. With this option nothing is joined. Sending takes about five times as
+    /// long, in many more requests: start the server with a higher RATE_LIMIT_REQUESTS.
+    #[arg(long, requires = "history")]
+    every_report: bool,
+
     /// Makes a run repeatable: the same seed draws the same sessions [default: random]
     ///
     /// With the same --history, --sessions and --until the same session ids and values are sent,
@@ -170,6 +184,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             tally: Arc::clone(&tally),
             stop: stop.clone(),
             past,
+            reports: if args.every_report { Reports::Every } else { Reports::Joined },
             concurrency: usize::from(args.concurrency),
         };
         history.run().await?;

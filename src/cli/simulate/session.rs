@@ -56,8 +56,6 @@ pub(super) struct Entry {
     pub(super) buffered_ms: u64,
     pub(super) rebuffers: u64,
     pub(super) rebuffer_ms: u64,
-    /// Taken by the clock, not by an event.
-    heartbeat: bool,
 }
 
 /// What one report says.
@@ -182,11 +180,11 @@ impl Playback {
         if bitrate_before.is_some() && step.bitrate != bitrate_before {
             totals.quality_switches += 1;
         }
-        self.capture(false);
+        self.capture();
         self.event_pending = true;
     }
 
-    fn capture(&mut self, heartbeat: bool) {
+    fn capture(&mut self) {
         let step = self.step();
         let buffered_ms = match step.act {
             Act::Play => (2_500 + (self.now_ms - self.step_began_ms) * 3 / 2).min(50_000),
@@ -202,7 +200,6 @@ impl Playback {
             buffered_ms,
             rebuffers: self.totals.rebuffers,
             rebuffer_ms: self.totals.rebuffer_ms,
-            heartbeat,
         };
         self.entries.push(entry);
     }
@@ -241,7 +238,7 @@ impl Iterator for Playback {
                 self.enter_next();
             } else {
                 if !self.event_pending {
-                    self.capture(true);
+                    self.capture();
                 }
                 return Some(self.report(false));
             }
@@ -264,28 +261,6 @@ impl Act {
     /// Playing, or meaning to.
     pub(super) fn is_active(self) -> bool {
         matches!(self, Self::Join | Self::Play | Self::Stall | Self::Seek)
-    }
-}
-
-/// Thins a timeline to about `most` entries: heartbeats go first, then entries in between, and
-/// the first and the last stay.
-pub(super) fn thin(entries: &mut Vec<Entry>, most: usize) {
-    let events = entries.iter().filter(|entry| !entry.heartbeat).count();
-    let beats = entries.len() - events;
-    let beats_wanted = most.saturating_sub(events);
-    let mut seen = 0;
-    entries.retain(|entry| {
-        if !entry.heartbeat {
-            return true;
-        }
-        seen += 1;
-        // True for `beats_wanted` of the `beats`, evenly spread.
-        seen * beats_wanted / beats.max(1) > (seen - 1) * beats_wanted / beats.max(1)
-    });
-    let count = entries.len();
-    if count > most {
-        let kept = |slot: usize| slot * (count - 1) / (most - 1).max(1);
-        *entries = (0..most).map(|slot| entries[kept(slot)].clone()).collect();
     }
 }
 

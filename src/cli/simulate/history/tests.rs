@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 
 use serde_json::Value;
 
@@ -11,7 +12,23 @@ const UNTIL_MS: u64 = 1_771_065_000_000;
 
 fn sessions(seed: u64, count: u64, span_ms: u64, incident: Option<Incident>) -> Vec<Value> {
     let past = Past::new(seed, count, span_ms, UNTIL_MS, incident);
-    (0..count).map(|index| serde_json::from_slice(&past.report(index).1).expect("JSON")).collect()
+    (0..count).map(|index| last_report(&past, index)).collect()
+}
+
+/// The reports of a session, oldest first.
+fn reports(past: &Past, index: u64, reports: Reports) -> Vec<Value> {
+    let mut session = past.session(index, reports);
+    std::iter::from_fn(|| session.next_report())
+        .map(|(report, _)| serde_json::from_slice(&report).expect("JSON"))
+        .collect()
+}
+
+fn last_report(past: &Past, index: u64) -> Value {
+    reports(past, index, Reports::Joined).pop().expect("at least one report")
+}
+
+fn entries(report: &Value) -> &[Value] {
+    report["timelineEvents"].as_array().map_or(&[], Vec::as_slice)
 }
 
 fn number(session: &Value, name: &str) -> u64 {
@@ -68,8 +85,8 @@ fn an_incident_raises_its_own_number() {
     let of = |incident| {
         let past = Past::new(12, 3_000, 4 * HOUR_MS, UNTIL_MS, Some(incident));
         let all: Vec<(u64, Value)> = (0..3_000)
-            .map(|index| serde_json::from_slice(&past.report(index).1).expect("JSON"))
-            .map(|session: Value| (number(&session, "timestamp"), session))
+            .map(|index| last_report(&past, index))
+            .map(|session| (number(&session, "timestamp"), session))
             .collect();
         // Half of the sessions lie before it.
         let before: Vec<_> = all
@@ -105,26 +122,98 @@ fn a_seed_repeats_everything() {
 #[test]
 fn every_report_is_valid_and_small() {
     let span_ms = 3 * 24 * HOUR_MS;
-    let mut largest = 0;
-    for session in sessions(21, 5_000, span_ms, None) {
-        let at = number(&session, "timestamp");
-        assert!(at <= UNTIL_MS && at > UNTIL_MS - span_ms, "{session}");
-        let ratio = session["rebufferRatio"].as_f64().unwrap_or_default();
+    let past = Past::new(21, 3_000, span_ms, UNTIL_MS, Some(Incident::Rebuffering));
+    for report in (0..3_000).flat_map(|index| reports(&past, index, Reports::Joined)) {
+        let at = number(&report, "timestamp");
+        assert!(at <= UNTIL_MS && at > UNTIL_MS - span_ms, "{report}");
+        let ratio = report["rebufferRatio"].as_f64().unwrap_or_default();
         assert!((0.0..=1.0).contains(&ratio));
-        if let Some(category) = session["lastErrorCategory"].as_str() {
+        if let Some(category) = report["lastErrorCategory"].as_str() {
             assert!(["NETWORK", "DRM", "SOURCE", "DECODER", "UNKNOWN"].contains(&category));
         }
-        if session["schemaVersion"].is_null() {
-            assert!(number(&session, "sessionDurationMs") > 0);
-            assert!(session["sessionStartDateIso"].is_string());
+        if report["schemaVersion"].is_null() {
+            assert!(number(&report, "sessionDurationMs") > 0);
+            assert!(report["sessionStartDateIso"].is_string());
         }
-        let events = session["timelineEvents"].as_array().map_or(&[][..], Vec::as_slice);
-        assert!(events.len() <= MOST_ENTRIES);
+        let events = entries(&report);
+        assert!(events.len() <= MOST_JOINED);
         assert!(events.is_sorted_by(|a, b| a["elapsedMs"].as_u64() < b["elapsedMs"].as_u64()));
         assert!(events.iter().all(|event| number(event, "timestampMs") <= at));
-        largest = largest.max(session.to_string().len());
+        assert!(report.to_string().len() < 256 * 1_024);
     }
-    assert!(largest * 1_000 < 6 * 1_024 * 1_024, "{largest} bytes");
+}
+
+#[test]
+fn joined_reports_leave_what_all_reports_leave() {
+    let past = Past::new(22, 2_000, 24 * HOUR_MS, UNTIL_MS, None);
+    let (mut all_reports, mut joined_reports, mut longest) = (0, 0, 0);
+    for index in 0..2_000 {
+        let every = reports(&past, index, Reports::Every);
+        let joined = reports(&past, index, Reports::Joined);
+        assert_eq!(every.last(), joined.last());
+        let timeline = |reports: &[Value]| reports.iter().flat_map(entries).cloned().collect();
+        let (all, few): (Vec<_>, Vec<_>) = (timeline(&every), timeline(&joined));
+        assert_eq!(all, few);
+        for reports in [&every, &joined] {
+            let at = |report: &Value| number(report, "timestamp");
+            assert!(reports.is_sorted_by(|a, b| at(a) < at(b)));
+            let id = |report: &Value| report["sessionId"].clone();
+            assert!(reports.iter().all(|report| id(report) == id(&reports[0])));
+        }
+        if every[0]["sdkVersion"].is_null() {
+            assert_eq!((every.len(), joined.len()), (1, 1), "A and B report once");
+        }
+        assert_eq!(every.len() > 1, joined.len() > 1);
+        all_reports += every.len();
+        joined_reports += joined.len();
+        longest = longest.max(joined.len());
+    }
+    assert!(all_reports > 20 * joined_reports, "{all_reports} and {joined_reports}");
+    assert!(longest > 2, "a long session has several joined reports");
+}
+
+#[test]
+fn a_request_carries_one_report_per_session() {
+    let past = Past::new(23, 700, 24 * HOUR_MS, UNTIL_MS, None);
+    for reports in [Reports::Joined, Reports::Every] {
+        let mut times: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for number_of_lane in 0..3 {
+            let mut lane = Lane::new(&past, reports, number_of_lane, 3);
+            while let Some(batch) = lane.batch().expect("a batch") {
+                let mut ids = BTreeSet::new();
+                for report in unpacked(batch) {
+                    let id = report["sessionId"].to_string();
+                    times.entry(id.clone()).or_default().push(number(&report, "timestamp"));
+                    assert!(ids.insert(id));
+                }
+            }
+        }
+        assert_eq!(times.len(), 700);
+        assert!(times.values().all(|times| times.is_sorted_by(|a, b| a < b)));
+    }
+}
+
+#[test]
+fn requests_stay_within_the_limits_of_the_batch_route() {
+    let incident = Some(Incident::Rebuffering);
+    let past = Past::new(24, 1_500, 2 * HOUR_MS, UNTIL_MS, incident);
+    let mut lane = Lane::new(&past, Reports::Joined, 0, 1);
+    let mut sessions = 0;
+    while let Some(batch) = lane.batch().expect("a batch") {
+        let (said, ended, bytes) = (batch.reports, batch.generations.len(), batch.bytes);
+        let reports = unpacked(batch);
+        assert_eq!(reports.len() as u64, said);
+        assert!(reports.len() <= MOST_REPORTS && bytes < FULL_BYTES + 256 * 1_024);
+        sessions += ended;
+    }
+    assert_eq!(sessions, 1_500);
+}
+
+fn unpacked(batch: Batch) -> Vec<Value> {
+    let gzipped = batch.gzip.finish().expect("gzip");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&gzipped[..]).read_to_string(&mut text).expect("UTF-8");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 #[test]
@@ -182,4 +271,28 @@ fn errors_of_batch_results_are_named() {
         "INVALID_SCHEMA"
     );
     assert_eq!(code_of(&serde_json::json!("INVALID_SCHEMA")), "INVALID_SCHEMA");
+}
+
+/// The mix of the ingest benchmark (`ENTRIES_OF_10_000` in benches/ingest/reports.rs) is made of
+/// these figures. Over 20,000 sessions: 82 reports per session of generation C; of 10,000 reports
+/// 120 have no entry, 9,848 one, 31 two, 1 three.
+#[test]
+fn reports_carry_one_entry_but_for_the_last() {
+    let past = Past::new(1, 1_000, 60 * 24 * HOUR_MS, UNTIL_MS, None);
+    let (mut sessions, mut reports, mut by_entries) = (0, 0, [0; 5]);
+    for index in 0..1_000 {
+        let mut session = past.session(index, Reports::Every);
+        if session.generation() == Generation::C {
+            sessions += 1;
+            while let Some(snapshot) = session.next_snapshot() {
+                reports += 1;
+                by_entries[snapshot.entries.len().min(4)] += 1;
+            }
+        }
+    }
+    assert!((70..95).contains(&(reports / sessions)), "{reports} of {sessions}");
+    let of_10_000 = by_entries.map(|count| count * 10_000 / reports);
+    assert!((105..140).contains(&of_10_000[0]), "{of_10_000:?}");
+    assert!((20..45).contains(&of_10_000[2]), "{of_10_000:?}");
+    assert!(of_10_000[3] < 5 && of_10_000[4] == 0, "{of_10_000:?}");
 }

@@ -135,24 +135,3 @@ fn finishing_hands_over_every_entry() {
     let finished = playback(3, 600_000.0, None).finish().expect("a report");
     assert_eq!(finished.entries, reported);
 }
-
-#[test]
-fn thinning_keeps_events_and_both_ends() {
-    let mut thinned_by_events = 0;
-    for index in 0..200 {
-        let all = playback(index, 900_000.0, None).finish().expect("a report").entries;
-        let mut few = all.clone();
-        thin(&mut few, 24);
-        assert_eq!(few.len(), all.len().min(24), "session {index}");
-        assert!(few.is_sorted_by_key(|entry| entry.elapsed_ms));
-        let events = all.iter().filter(|entry| !entry.heartbeat).count();
-        if events <= 24 {
-            assert_eq!(few.iter().filter(|entry| !entry.heartbeat).count(), events);
-        } else {
-            thinned_by_events += 1;
-            assert_eq!(few.first(), all.iter().find(|entry| !entry.heartbeat));
-            assert_eq!(few.last(), all.iter().rfind(|entry| !entry.heartbeat));
-        }
-    }
-    assert!(thinned_by_events > 0, "both cases were met");
-}
