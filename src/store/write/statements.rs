@@ -1,5 +1,5 @@
 //! The write path on a sharded Postgres (Citus): plain statements that it plans well, in one
-//! transaction (docs/adr/0019-statements-for-sharded-tables.md).
+//! transaction (docs/adr/0021-statements-for-sharded-tables.md).
 //!
 //! Rows are multi-row `VALUES`, which Citus sends to their shards without a detour, or, where
 //! all sessions are new, `COPY`. Statements run on one shard after the other, always in the same
