@@ -52,6 +52,8 @@ pub async fn pgbench(
         .current_dir(dir.path())
         .env_clear()
         .env("LC_ALL", "C")
+        // As the server: a plan for each statement, made once.
+        .env("PGOPTIONS", "-c plan_cache_mode=force_generic_plan")
         .args(["-n", "-M", "prepared", "-j", "2", "-D", "t=0"])
         .args(["-c", &CLIENTS.to_string(), "-T", &seconds.to_string()])
         .args(["-h", "127.0.0.1", "-p", &cluster.port().to_string(), "-U", "postgres"])

@@ -146,9 +146,10 @@ pub(super) fn in_order(
 /// A call of one of the functions, which take the same.
 fn call<'a>(sql: &'static str, writes: &'a [Write<'a>]) -> Query<'a, Postgres, PgArguments> {
     let entries = |write: &'a Write<'_>| write.timeline.as_ref().map(|all| Json(&all.json));
+    let has_entries = writes.iter().any(|write| write.timeline.is_some());
     sqlx::query(sql)
         .bind(writes.iter().map(|write| write.key).collect::<Vec<_>>())
         .bind(writes.iter().map(|write| PgTime::from(write.time.timestamp)).collect::<Vec<_>>())
         .bind(writes)
-        .bind(writes.iter().map(entries).collect::<Vec<_>>())
+        .bind(has_entries.then(|| writes.iter().map(entries).collect::<Vec<_>>()))
 }

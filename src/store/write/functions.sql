@@ -6,7 +6,7 @@ CREATE FUNCTION insert_reports_{version}(
     keys    uuid[],                     -- of each report, ascending, none twice
     times   timestamptz[],              -- the session time of each
     reports session_report_{version}[],
-    entries json[]                      -- timeline entries of each, or null
+    entries json[]                      -- timeline entries of each; null where none has any
 )
 -- Whether every report was its session's first. If not, nothing is written.
 RETURNS boolean
@@ -20,11 +20,13 @@ BEGIN
     SELECT keys[r.ordinality], times[r.ordinality], {values}
     FROM pg_catalog.unnest(reports) WITH ORDINALITY AS r;
 
-    INSERT INTO timeline_chunks (session_key, "timestamp", entries)
-    SELECT * FROM ROWS FROM (
-        pg_catalog.unnest(keys), pg_catalog.unnest(times), pg_catalog.unnest(entries)
-    ) AS r (key, "time", entries)
-    WHERE r.entries IS NOT NULL;
+    IF entries IS NOT NULL THEN
+        INSERT INTO timeline_chunks (session_key, "timestamp", entries)
+        SELECT * FROM ROWS FROM (
+            pg_catalog.unnest(keys), pg_catalog.unnest(times), pg_catalog.unnest(entries)
+        ) AS r (key, "time", entries)
+        WHERE r.entries IS NOT NULL;
+    END IF;
     RETURN true;
 EXCEPTION WHEN unique_violation THEN
     RETURN false;
@@ -37,7 +39,7 @@ CREATE FUNCTION upsert_reports_{version}(
     keys    uuid[],                     -- of each report, ascending, none twice
     times   timestamptz[],              -- the session time of each, unless that is settled
     reports session_report_{version}[],
-    entries json[]                      -- timeline entries of each, or null
+    entries json[]                      -- timeline entries of each; null where none has any
 )
 -- For every report: report_count where it is now its session's newest, else null; version and
 -- session time of the row; and whether its timeline entries were added.
@@ -57,7 +59,8 @@ DECLARE
     missing  integer;
     inserted integer := 0;
     applied  uuid[] := '{}';
-    compared uuid[] := '{}';
+    added_to uuid[] := '{}';
+    all_added boolean;
 BEGIN
     found := ARRAY(
         SELECT (SELECT t."timestamp" FROM session_times t WHERE t.session_key = k.key)
@@ -106,8 +109,8 @@ BEGIN
             RAISE serialization_failure USING MESSAGE = 'a session was pruned while it was written';
         END IF;
         applied := applied || key;
-        IF NOT added THEN
-            compared := compared || key;
+        IF added THEN
+            added_to := added_to || key;
         END IF;
         RETURN NEXT;
     END LOOP;
@@ -122,11 +125,14 @@ BEGIN
         WHERE k.key <> ALL (applied);
     END IF;
 
-    INSERT INTO timeline_chunks (session_key, "timestamp", entries)
-    SELECT * FROM ROWS FROM (
-        pg_catalog.unnest(keys), pg_catalog.unnest(times), pg_catalog.unnest(entries)
-    ) AS r (key, "time", entries)
-    WHERE r.entries IS NOT NULL AND r.key = ANY (applied) AND r.key <> ALL (compared);
+    IF entries IS NOT NULL THEN
+        all_added := pg_catalog.cardinality(added_to) = reported;
+        INSERT INTO timeline_chunks (session_key, "timestamp", entries)
+        SELECT * FROM ROWS FROM (
+            pg_catalog.unnest(keys), pg_catalog.unnest(times), pg_catalog.unnest(entries)
+        ) AS r (key, "time", entries)
+        WHERE r.entries IS NOT NULL AND (all_added OR r.key = ANY (added_to));
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION upsert_reports_{version} IS
