@@ -105,6 +105,8 @@ CREATE TABLE timeline_chunks (
     "timestamp" timestamptz NOT NULL,
     entries     json        NOT NULL
 ) PARTITION BY RANGE ("timestamp");
+-- It has no key, so rows are known by all their values where shards move or replicas follow.
+ALTER TABLE timeline_chunks REPLICA IDENTITY FULL;
 -- Not unique: the row in sessions, locked while entries are added, says what is there already.
 -- Equal keys share one entry of the index.
 CREATE INDEX timeline_chunks_session_key ON timeline_chunks (session_key);

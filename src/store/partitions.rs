@@ -126,12 +126,20 @@ impl Store {
             let partition = month.partition(table);
             let compress =
                 compressed.map(|column| compress(&partition, column)).unwrap_or_default();
+            // Without a key, a row is known by all its values: Citus moves shards, and replicas
+            // follow, by logical replication.
+            let identity = if table == "timeline_chunks" {
+                format!("ALTER TABLE {partition} REPLICA IDENTITY FULL;")
+            } else {
+                String::new()
+            };
             sql.push_str(&format!(
                 "DO $$ BEGIN
                    IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = '{table}'::regclass
                                   AND inhrelid = to_regclass('{partition}')) THEN
                      CREATE TABLE IF NOT EXISTS {partition} (LIKE {table} INCLUDING ALL EXCLUDING INDEXES) {storage};
                      {compress}
+                     {identity}
                      ALTER TABLE {table} ATTACH PARTITION {partition}
                        FOR VALUES FROM ('{start} 00:00:00+00') TO ('{end} 00:00:00+00');
                    END IF;

@@ -181,7 +181,7 @@ async fn drop_months(
     let names: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
          WHERE i.inhparent IN ('sessions'::regclass, 'timeline_chunks'::regclass)
-         ORDER BY c.relname DESC",
+         ORDER BY i.inhparent = 'timeline_chunks'::regclass, c.relname",
     )
     .fetch_all(&mut *connection)
     .await?;

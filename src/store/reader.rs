@@ -15,9 +15,9 @@ use super::{Error, LOCK, Store};
 
 const GRANT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What dashboards, alerts and people's own panels read.
-const READABLE: &str =
-    "sessions, session_timeline, session_qoe, refused_reports, backend_minutes, job_runs";
+/// What dashboards, alerts and people's own panels read. `timeline_chunks`, because Citus runs a
+/// view's query with the rights of who asks.
+const READABLE: &str = "sessions, session_timeline, timeline_chunks, session_qoe, refused_reports, backend_minutes, job_runs";
 
 /// Name and password of the role.
 #[derive(Debug, Clone)]

@@ -85,7 +85,7 @@ const UNTIL: &str = compared_or_added!(
 );
 const ENTRIES: &str = compared_or_added!(
     "s.timeline_entries",
-    "coalesce(s.timeline_entries, 0) + coalesce(excluded.timeline_entries, 0)"
+    "coalesce(s.timeline_entries + excluded.timeline_entries, s.timeline_entries, excluded.timeline_entries)"
 );
 
 /// The columns that the server adds, but for `session_key` and `"timestamp"`, which are bound

@@ -262,8 +262,8 @@ fn placeholders(rows: usize, columns: usize) -> String {
     (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
-/// A statement of a few sizes is prepared once; others would only fill the connection's memory,
-/// and what Citus plans it plans anew each time.
+/// A statement for one row is kept prepared; others would only fill the connection's memory, and
+/// Citus plans them anew each time.
 fn query(
     sql: String,
     arguments: PgArguments,
