@@ -84,6 +84,10 @@ async fn distribute(args: &DistributeArgs, store: &Store) -> anyhow::Result<Exit
             "seconds": took.as_secs_f64(),
         }));
     }
+    store.free_local_copies().await.context(
+        "the tables are distributed, but their old rows still take space on the coordinator; run \
+         the command again to free it",
+    )?;
     if args.json {
         let result = json!({
             "citus": plan.citus, "nodes": plan.nodes,

@@ -9,6 +9,11 @@ use super::{Error, Store};
 /// Distributed in this order: what is distributed first decides where a session's rows lie.
 const TABLES: [&str; 3] = ["session_times", "sessions", "timeline_chunks"];
 
+/// Copying takes as long as it takes; a lock is waited for, but not for ever.
+const SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = '1min';
+                        SET idle_in_transaction_session_timeout = 0;
+                        SET client_min_messages = warning";
+
 /// A cluster and the tables that are to be distributed over it.
 #[derive(Debug, Clone)]
 pub struct Distribution {
@@ -90,18 +95,15 @@ impl Store {
         Ok(Distribution { citus, nodes: u32::try_from(nodes).unwrap_or(u32::MAX), tables })
     }
 
-    /// Distributes a table by session, together with those that are distributed already, and
-    /// frees its space on the coordinator. Reports wait meanwhile. Returns how long it took.
+    /// Distributes a table by session, together with those that are distributed already. Reports
+    /// wait meanwhile. Returns how long it took.
     ///
     /// # Errors
     /// As classified by [`Error`]; the table is as it was then.
     pub async fn distribute(&self, table: &LocalTable, shards: u32) -> Result<Duration, Error> {
         let started = Instant::now();
         let mut connection = self.connect().await?;
-        let settings = "SET statement_timeout = 0; SET lock_timeout = '1min';
-                        SET idle_in_transaction_session_timeout = 0;
-                        SET client_min_messages = warning";
-        sqlx::raw_sql(settings).execute(&mut connection).await?;
+        sqlx::raw_sql(SETTINGS).execute(&mut connection).await?;
         let first = TABLES[0];
         let distribute = if table.name == first {
             sqlx::query("SELECT create_distributed_table($1, 'session_key', shard_count := $2)")
@@ -113,11 +115,24 @@ impl Store {
                 .bind(first)
         };
         distribute.execute(&mut connection).await?;
-        sqlx::query("SELECT truncate_local_data_after_distributing_table($1::text::regclass)")
-            .bind(table.name)
-            .execute(&mut connection)
-            .await?;
         Ok(started.elapsed())
+    }
+
+    /// Frees the space that distributed tables still take on the coordinator: Citus leaves the
+    /// rows where they were, and hides them. May run again.
+    ///
+    /// # Errors
+    /// As classified by [`Error`]; the tables are distributed all the same.
+    pub async fn free_local_copies(&self) -> Result<(), Error> {
+        let mut connection = self.connect().await?;
+        sqlx::raw_sql(SETTINGS).execute(&mut connection).await?;
+        for table in TABLES {
+            sqlx::query("SELECT truncate_local_data_after_distributing_table($1::text::regclass)")
+                .bind(table)
+                .execute(&mut connection)
+                .await?;
+        }
+        Ok(())
     }
 }
 
