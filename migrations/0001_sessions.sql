@@ -30,6 +30,7 @@ CREATE TABLE sessions (
     timeline_from_ms     bigint,
     timeline_until_ms    bigint,
     timeline_entries     integer,
+    timeline_bytes       integer,
     rebuffer_count       integer,
     seek_count           integer,
     quality_switch_count integer,
@@ -70,6 +71,7 @@ COMMENT ON COLUMN sessions.clock_skew_ms IS 'Receipt minus the device''s claimed
 COMMENT ON COLUMN sessions.timeline_from_ms IS 'For the server: elapsed_ms of the first entry of the newest report, null where its entries were compared with those before';
 COMMENT ON COLUMN sessions.timeline_until_ms IS 'For the server: largest elapsed_ms of the timeline';
 COMMENT ON COLUMN sessions.timeline_entries IS 'Entries in session_timeline, null where there were never any';
+COMMENT ON COLUMN sessions.timeline_bytes IS 'For the server: bytes of these entries as they are stored';
 COMMENT ON COLUMN sessions.rebuffer_count IS 'Number of rebuffers';
 COMMENT ON COLUMN sessions.seek_count IS 'Number of seeks';
 COMMENT ON COLUMN sessions.quality_switch_count IS 'Number of video format changes';
@@ -103,6 +105,8 @@ CREATE INDEX sessions_content ON sessions (content_id, "timestamp" DESC) WHERE c
 CREATE TABLE timeline_chunks (
     session_key uuid        NOT NULL,
     "timestamp" timestamptz NOT NULL,
+    from_ms     bigint      NOT NULL,
+    until_ms    bigint      NOT NULL,
     entries     json        NOT NULL
 ) PARTITION BY RANGE ("timestamp");
 -- It has no key, so rows are known by all their values where shards move or replicas follow.
@@ -114,6 +118,8 @@ CREATE INDEX timeline_chunks_session_key ON timeline_chunks (session_key);
 COMMENT ON TABLE timeline_chunks IS 'Timeline entries as reports brought them; read them through session_timeline';
 COMMENT ON COLUMN timeline_chunks.session_key IS 'As in sessions';
 COMMENT ON COLUMN timeline_chunks."timestamp" IS 'The session''s "timestamp": entries live and expire with their session';
+COMMENT ON COLUMN timeline_chunks.from_ms IS 'elapsed_ms of the first entry';
+COMMENT ON COLUMN timeline_chunks.until_ms IS 'elapsed_ms of the last entry';
 COMMENT ON COLUMN timeline_chunks.entries IS 'Entries in order of elapsed_ms, each an array of the columns of session_timeline from elapsed_ms to other_fields; nulls at its end are left out';
 
 CREATE VIEW session_timeline AS

@@ -1,11 +1,15 @@
 //! The database of a command: one that others run, or the built-in one for its duration.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use secrecy::ExposeSecret;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::config::{Config, Database, DatabaseUrl};
 use crate::managed_pg::{ManagedPostgres, Reporter};
+use crate::store::Store;
+use crate::telemetry::Metrics;
 
 /// A database that is there until [`Opened::close`].
 pub(super) struct Opened {
@@ -14,6 +18,12 @@ pub(super) struct Opened {
 }
 
 impl Opened {
+    /// What commands ask it through.
+    pub(super) fn store(&self, config: &Config) -> Store {
+        let metrics = Arc::new(Metrics::new([], &[]));
+        Store::new(self.options.clone(), config.pool, config.retention, metrics)
+    }
+
     pub(super) async fn close(self) -> anyhow::Result<()> {
         if let Some(postgres) = self.built_in {
             postgres.stop().await.context("the built-in PostgreSQL could not be stopped")?;

@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -12,7 +11,6 @@ use serde_json::json;
 use crate::app::Clock;
 use crate::config::Config;
 use crate::store::{Distribution, Store};
-use crate::telemetry::Metrics;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,8 +49,7 @@ struct DistributeArgs {
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let Action::Distribute(args) = &args.action;
     let database = super::database::open(config).await?;
-    let metrics = Arc::new(Metrics::new([], &[]));
-    let store = Store::new(database.options.clone(), config.pool, config.retention, metrics);
+    let store = database.store(config);
     let migrated = store.migrate_patiently(Clock::system().now(), PATIENCE).await;
     let done = match migrated.with_context(|| super::database::trouble(config)) {
         Ok(_) => distribute(args, &store).await,

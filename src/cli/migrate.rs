@@ -1,7 +1,6 @@
 //! `media3watch migrate`
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,8 +8,6 @@ use serde_json::json;
 
 use crate::app::Clock;
 use crate::config::Config;
-use crate::store::Store;
-use crate::telemetry::Metrics;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -23,8 +20,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let database = super::database::open(config).await?;
-    let metrics = Arc::new(Metrics::new([], &[]));
-    let store = Store::new(database.options.clone(), config.pool, config.retention, metrics);
+    let store = database.store(config);
     let migrated = store.migrate_patiently(Clock::system().now(), PATIENCE).await;
     if let (Ok(_), Some(reader)) = (&migrated, &config.reader) {
         store.grant_reader(reader).await;

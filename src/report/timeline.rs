@@ -139,31 +139,34 @@ impl Timeline {
     /// The entries of several reports of one session.
     #[must_use]
     pub fn merged<'a>(timelines: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
-        let mut timelines = timelines.into_iter();
-        let first = timelines.next()?;
-        let mut entries = None;
-        for timeline in timelines {
-            entries.get_or_insert_with(|| first.entries()).extend(timeline.entries());
-        }
-        match entries {
-            None => Some(first.clone()),
-            Some(entries) => Self::from_json(own(entries)),
-        }
+        Self::of_texts(timelines.into_iter().flat_map(Self::texts))
     }
 
-    /// The entries that are not among those of `stored`, which are arrays as in
-    /// [`Self::json`].
+    /// The entries that are in `wanted`, which are texts as in [`Self::texts`].
     #[must_use]
-    pub fn without<'a>(&self, stored: impl IntoIterator<Item = &'a str>) -> Option<Self> {
-        let stored: HashSet<&str> = stored.into_iter().flat_map(split).map(RawValue::get).collect();
-        let mut entries = self.entries();
-        entries.retain(|(_, json)| !stored.contains(json));
-        Self::from_json(own(entries))
+    pub fn only(&self, wanted: &HashSet<&str>) -> Option<Self> {
+        Self::of_texts(self.texts().filter(|entry| wanted.contains(entry)))
     }
 
-    /// Each entry with its `elapsed_ms`.
-    fn entries(&self) -> Vec<(i64, &str)> {
-        split(&self.json).map(|entry| (elapsed_ms(entry.get()), entry.get())).collect()
+    /// Length of [`Self::json`].
+    #[must_use]
+    pub fn bytes(&self) -> i32 {
+        i32::try_from(self.json.len()).unwrap_or(i32::MAX)
+    }
+
+    /// The entries, each as the text that it is stored as.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        Self::split(&self.json).map(RawValue::get)
+    }
+
+    /// The entries of a stored array. What is no such array was written by somebody else and
+    /// holds nothing that equals an entry.
+    pub fn split(json: &str) -> impl Iterator<Item = &RawValue> {
+        serde_json::from_str::<Vec<&RawValue>>(json).unwrap_or_default().into_iter()
+    }
+
+    fn of_texts<'a>(entries: impl Iterator<Item = &'a str>) -> Option<Self> {
+        Self::from_json(entries.map(|entry| (elapsed_ms(entry), entry.to_owned())).collect())
     }
 
     fn from_json(mut entries: Vec<(i64, String)>) -> Option<Self> {
@@ -184,16 +187,6 @@ impl Timeline {
         json.push(']');
         Some(Self { from_ms, until_ms, count, json: json.into() })
     }
-}
-
-fn own(entries: Vec<(i64, &str)>) -> Vec<(i64, String)> {
-    entries.into_iter().map(|(elapsed_ms, json)| (elapsed_ms, json.to_owned())).collect()
-}
-
-/// The entries of a stored array. What is no such array was written by somebody else and holds
-/// nothing that equals an entry.
-fn split(json: &str) -> impl Iterator<Item = &RawValue> {
-    serde_json::from_str::<Vec<&RawValue>>(json).unwrap_or_default().into_iter()
 }
 
 /// The first number of a stored entry.
@@ -255,15 +248,17 @@ mod tests {
     }
 
     #[test]
-    fn timelines_merge_and_leave_out_what_is_stored() {
+    fn timelines_merge_and_are_narrowed() {
         let one = Timeline::of(&[entry(1, Buffering), entry(2, Playing)]).expect("entries");
         let two = Timeline::of(&[entry(2, Playing), entry(2, Paused)]).expect("entries");
         let both = Timeline::of(&[entry(1, Buffering), entry(2, Playing), entry(2, Paused)]);
         assert_eq!(Timeline::merged([&one, &two]), both);
         assert_eq!(Timeline::merged([&one]), Some(one.clone()));
         assert_eq!(Timeline::merged([]), None);
-        assert_eq!(two.without([&*one.json]), Timeline::of(&[entry(2, Paused)]));
-        assert_eq!(two.without([&*one.json, &*two.json]), None);
-        assert_eq!(two.without(["nonsense"]), Some(two));
+        assert_eq!(two.only(&one.texts().collect()), Timeline::of(&[entry(2, Playing)]));
+        assert_eq!(two.only(&two.texts().collect()), Some(two.clone()));
+        assert_eq!(two.only(&HashSet::from(["nonsense"])), None);
+        assert_eq!(Timeline::split("nonsense").count(), 0);
+        assert_eq!(usize::try_from(two.bytes()).expect("positive"), two.json.len());
     }
 }

@@ -69,6 +69,11 @@ impl Error {
         matches!(self, Self::Transient(cause) if cause.sqlstate.as_deref() == Some("23514"))
     }
 
+    /// Whether a function or a type that a statement names does not exist.
+    pub(super) fn is_missing_function(&self) -> bool {
+        matches!(self.cause().sqlstate.as_deref(), Some("42883" | "42704"))
+    }
+
     /// Whether it is what statements for one Postgres end with once tables are distributed:
     /// they are not supported there, or fail on a node.
     pub(super) fn may_be_of_shards(&self) -> bool {
@@ -95,7 +100,10 @@ impl Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         let Some(db) = error.as_database_error() else {
-            let cause = Cause { sqlstate: None, message: one_line(&error.to_string()) };
+            // The driver looks types up by itself; what Postgres would say of one that is not there.
+            let is_missing_type = matches!(error, sqlx::Error::TypeNotFound { .. });
+            let sqlstate = is_missing_type.then(|| "42704".to_owned());
+            let cause = Cause { sqlstate, message: one_line(&error.to_string()) };
             return match error {
                 sqlx::Error::ColumnDecode { .. }
                 | sqlx::Error::ColumnNotFound(_)

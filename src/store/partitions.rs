@@ -17,11 +17,26 @@ use crate::report::UnixMs;
 const MONTHS_AHEAD: i32 = 3;
 const MAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Partitioned tables with the storage settings of their partitions, and the column that is
-/// compressed. Rows of running sessions are updated in place, which needs room on their page.
-const TABLES: [(&str, &str, Option<&str>); 2] = [
-    ("sessions", "WITH (fillfactor = 70)", Some("payload")),
-    ("timeline_chunks", "", Some("entries")),
+/// A partitioned table, and what its partitions do not inherit from it.
+struct Table {
+    name: &'static str,
+    storage: &'static str,
+    /// The column that is compressed.
+    compressed: &'static str,
+    identity: &'static str,
+}
+
+const TABLES: [Table; 2] = [
+    // Rows of running sessions are updated in place, which needs room on their page.
+    Table {
+        name: "sessions",
+        storage: "WITH (fillfactor = 70)",
+        compressed: "payload",
+        identity: "DEFAULT",
+    },
+    // It has no key, so rows are known by all their values where Citus moves shards, or replicas
+    // follow, by logical replication.
+    Table { name: "timeline_chunks", storage: "", compressed: "entries", identity: "FULL" },
 ];
 
 /// A month of the time axis, in UTC.
@@ -38,7 +53,7 @@ impl Month {
     /// The month that a partition holds, from its name.
     pub(super) fn of_partition(name: &str) -> Option<Self> {
         let month =
-            TABLES.iter().find_map(|(table, ..)| name.strip_prefix(table)?.strip_prefix('_'))?;
+            TABLES.iter().find_map(|table| name.strip_prefix(table.name)?.strip_prefix('_'))?;
         let (year, month) = month.split_once('_')?;
         Some(Self(Date::new(year.parse().ok()?, month.parse().ok()?, 1).ok()?))
     }
@@ -80,7 +95,8 @@ impl Partitions {
 }
 
 impl Store {
-    /// Makes the partitions of this month and the next ones, where they are missing.
+    /// Makes the partitions of this month and the next ones, where they are missing. Notices, too,
+    /// if the tables were distributed meanwhile: what writes may not.
     ///
     /// # Errors
     /// As classified by [`Error`].
@@ -92,6 +108,7 @@ impl Store {
             for ahead in -1..=MONTHS_AHEAD {
                 self.ensure_partition(&mut lease, this_month.plus(ahead)).await?;
             }
+            self.sharding.look_again(&mut lease).await?;
             lease.finish();
             Ok(())
         };
@@ -122,24 +139,16 @@ impl Store {
         // wait for running queries of the whole table. A table of that name that was detached
         // is attached again.
         let mut sql = format!("BEGIN; {LOCK};");
-        for (table, storage, compressed) in TABLES {
+        for Table { name: table, storage, compressed, identity } in TABLES {
             let partition = month.partition(table);
-            let compress =
-                compressed.map(|column| compress(&partition, column)).unwrap_or_default();
-            // Without a key, a row is known by all its values: Citus moves shards, and replicas
-            // follow, by logical replication.
-            let identity = if table == "timeline_chunks" {
-                format!("ALTER TABLE {partition} REPLICA IDENTITY FULL;")
-            } else {
-                String::new()
-            };
+            let compress = compress(&partition, compressed);
             sql.push_str(&format!(
                 "DO $$ BEGIN
                    IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = '{table}'::regclass
                                   AND inhrelid = to_regclass('{partition}')) THEN
                      CREATE TABLE IF NOT EXISTS {partition} (LIKE {table} INCLUDING ALL EXCLUDING INDEXES) {storage};
                      {compress}
-                     {identity}
+                     ALTER TABLE {partition} REPLICA IDENTITY {identity};
                      ALTER TABLE {table} ATTACH PARTITION {partition}
                        FOR VALUES FROM ('{start} 00:00:00+00') TO ('{end} 00:00:00+00');
                    END IF;

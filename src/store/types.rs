@@ -1,4 +1,4 @@
-//! What we bind that sqlx has no type for: times as plain integers, JSON as checked text.
+//! What we bind that sqlx has no type for: times as plain integers, JSON as text.
 
 use sqlx::encode::{Encode, IsNull};
 use sqlx::error::BoxDynError;
@@ -65,37 +65,6 @@ impl Encode<'_, Postgres> for PgTime {
 impl Decode<'_, Postgres> for PgTime {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
         Ok(Self(i64::from_be_bytes(value.as_bytes()?.try_into()?)))
-    }
-}
-
-/// JSON text, sent as `jsonb` without being parsed and printed again.
-pub(super) struct Jsonb<'a>(pub(super) &'a str);
-
-impl Jsonb<'_> {
-    /// The binary format of jsonb: version 1, then the text.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        [b"\x01", self.0.as_bytes()].concat()
-    }
-}
-
-impl Type<Postgres> for Jsonb<'_> {
-    fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(3802))
-    }
-}
-
-impl PgHasArrayType for Jsonb<'_> {
-    fn array_type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(3807))
-    }
-}
-
-impl Encode<'_, Postgres> for Jsonb<'_> {
-    fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        // As in to_bytes, without the copy.
-        buf.push(1);
-        buf.extend_from_slice(self.0.as_bytes());
-        Ok(IsNull::No)
     }
 }
 

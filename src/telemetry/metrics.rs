@@ -28,8 +28,9 @@ const REJECTED: [&str; 7] = [
     "FORBIDDEN",
     "REQUEST_TIMEOUT",
 ];
-const QUERIES: [&str; 10] = [
+const QUERIES: [&str; 11] = [
     "upsert",
+    "make_functions",
     "sharding",
     "ping",
     "select_session",

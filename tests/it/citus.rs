@@ -6,17 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use media3watch::report::UnixMs;
-use rand::seq::SliceRandom as _;
-use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, ConnectOptions as _};
 
 use crate::grafana::{macros, queries};
+use crate::retention::run_retention;
 use crate::statements::STATEMENTS;
 use crate::support::{Database, Server, ServerOptions, bin, now_ms};
+use crate::upsert::{body, hot_sessions_are_right, statuses};
 
 /// 2026-11-30T23:59:30Z: half a minute before a month ends.
 const MONTH_END_MS: i64 = 1_796_083_170_000;
@@ -55,22 +54,6 @@ async fn distributed(now_ms: i64) -> Option<(Server, tokio::sync::MutexGuard<'st
     let output = distribute(&database, &["--yes", "--shards", "4"]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some((Server::with(options(now_ms), &database).await, turn))
-}
-
-fn body(id: &str, timestamp: i64, play_time: i64) -> String {
-    json!({
-        "sessionId": id, "timestamp": timestamp, "playTimeMs": play_time,
-        "timelineEvents": [
-            {"timestampMs": MONTH_END_MS, "elapsedMs": 7, "playbackState": "BUFFERING"},
-            {"timestampMs": timestamp, "elapsedMs": 10 + play_time, "playbackState": "PLAYING"},
-        ],
-    })
-    .to_string()
-}
-
-fn statuses(batch: &Value) -> Vec<&str> {
-    let results = batch["results"].as_array().unwrap_or_else(|| panic!("{batch}"));
-    results.iter().map(|result| result["status"].as_str().expect("a status")).collect()
 }
 
 #[tokio::test]
@@ -183,57 +166,12 @@ async fn promises_hold_on_shards() {
     server.stop().await;
 }
 
-/// Two instances, many clients, few sessions: no deadlock, and the newest report wins.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_instances_write_the_same_hot_sessions_on_shards() {
-    const SESSIONS: i64 = 20;
-    const CLIENTS: i64 = 8;
-    const ROUNDS: i64 = 8;
-    let Some((one, _turn)) = distributed(MONTH_END_MS).await else { return };
-    let database = one.database.clone();
-    let two = Server::with(options(MONTH_END_MS), &database).await;
-    let servers = Arc::new([one, two]);
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|client| {
-            let servers = Arc::clone(&servers);
-            tokio::spawn(async move {
-                for round in 0..ROUNDS {
-                    let server = &servers[usize::try_from((client + round) % 2).expect("0 or 1")];
-                    let mut order: Vec<i64> = (0..SESSIONS).collect();
-                    order.shuffle(&mut rand::rng());
-                    let version = round * CLIENTS + client;
-                    let lines: Vec<String> = order
-                        .iter()
-                        .map(|n| body(&format!("hot{n}"), MONTH_END_MS + version, version))
-                        .collect();
-                    let answer = server.post_batch(format!("[{}]", lines.join(","))).await;
-                    assert_eq!(answer.json()["accepted"], SESSIONS, "{}", answer.text);
-                }
-            })
-        })
-        .collect();
-    for client in clients {
-        client.await.expect("no client failed");
-    }
-    let newest = ROUNDS * CLIENTS - 1;
-    let right = format!("SELECT count(*) FROM sessions WHERE play_time_ms = {newest}");
-    assert_eq!(database.number(&right).await, SESSIONS);
-    assert_eq!(database.number("SELECT count(*) FROM sessions").await, SESSIONS);
-    let entries = SESSIONS * (ROUNDS * CLIENTS + 1);
-    assert_eq!(database.number("SELECT count(*) FROM session_timeline").await, entries);
-    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
-    assert_eq!(database.number(deadlocks).await, 0);
-}
-
-/// Prunes, once the server's own run at its start is over.
-async fn prune(server: &Server, at: UnixMs) {
-    for _ in 0..100 {
-        if server.app.store.prune(at).await.expect("pruned").is_some() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("the server's own run does not end");
+    let Some((server, _turn)) = distributed(MONTH_END_MS).await else { return };
+    let database = server.database.clone();
+    server.stop().await;
+    hot_sessions_are_right(&database, 20, 8, 8).await;
 }
 
 #[tokio::test]
@@ -245,13 +183,12 @@ async fn retention_removes_shards_too() {
     for age in [1, 40, 80, 89] {
         assert_eq!(server.post(body(&format!("{age}"), now - age * day, 1)).await.status, 200);
     }
-    let at = UnixMs(now);
-    prune(&server, at).await;
+    assert!(run_retention(&server.app).await);
     assert_eq!(database.number("SELECT count(*) FROM sessions").await, 4);
     // Months of partitions go at once, and the edge of another row by row.
     let short = ServerOptions { env: vec![("RETENTION_DAYS", "20".to_owned())], ..options(now) };
     let other = Server::with(short, database).await;
-    prune(&other, at).await;
+    assert!(run_retention(&other.app).await);
     let months = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'sessions'::regclass";
     // The month before, this one and three ahead, at most.
     assert!(database.number(months).await <= 5);
@@ -268,11 +205,20 @@ async fn retention_removes_shards_too() {
 async fn dashboards_and_documented_statements_run_on_shards() {
     let now = now_ms();
     let Some((server, _turn)) = distributed(now).await else { return };
+    let database = server.database.clone();
+    server.stop().await;
+    let env = vec![
+        ("GRAFANA_DB_USER", "media3watch_test_reader".to_owned()),
+        ("GRAFANA_DB_PASSWORD", "for reading".to_owned()),
+    ];
+    let server = Server::with(ServerOptions { env, ..options(now) }, &database).await;
     let lines: Vec<String> =
         (0..300).map(|n| body(&format!("s{n}"), now - n * HOUR_MS, n * 1_000)).collect();
     let answer = server.post_batch(format!("[{}]", lines.join(","))).await;
     assert_eq!(answer.json()["accepted"], 300);
-    let mut connection = server.database.connect().await;
+    // As Grafana reads: Citus asks its nodes with the rights of this role.
+    let reader = database.options().username("media3watch_test_reader").password("for reading");
+    let mut connection = reader.connect().await.expect("the role may log in");
     for sql in STATEMENTS {
         sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut connection).await.expect(sql);
     }

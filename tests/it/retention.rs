@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use media3watch::app::App;
 use media3watch::jobs;
 use serde_json::json;
+use sqlx::AssertSqlSafe;
 
 use crate::support::{Database, Server, ServerOptions};
 
@@ -191,6 +192,33 @@ async fn a_slow_reader_delays_pruning_and_nobody_else() {
         assert!(began.elapsed() < Duration::from_secs(30), "pruning never gets through");
     }
     assert_eq!(count(&database, "sessions").await, 92);
+}
+
+/// A writer that has written its row and not yet its timeline waits for no drop of a month, and
+/// the drop for no more than the writer's end.
+#[tokio::test]
+async fn a_month_is_dropped_beside_a_writer() {
+    let database = Database::new().await;
+    let server = with_history(ServerOptions::default(), &database).await;
+    let mut writer = database.connect().await;
+    let row = format!(
+        r#"BEGIN; SET lock_timeout = '400ms';
+           UPDATE sessions SET received_at = now() WHERE session_key = session_key('default', 'day1')
+             AND "timestamp" > to_timestamp({}::float8 / 1000)"#,
+        NOW_MS - 2 * DAY_MS,
+    );
+    sqlx::raw_sql(AssertSqlSafe(row)).execute(&mut writer).await.expect("writes");
+    let timeline = async {
+        // While the drop waits for the row.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let chunk = r#"INSERT INTO timeline_chunks
+                       SELECT session_key, "timestamp", 1, 1, '[[1,1,"PLAYING"]]' FROM session_times
+                       WHERE session_key = session_key('default', 'day1'); COMMIT"#;
+        sqlx::raw_sql(chunk).execute(&mut writer).await.expect("the drop is not in the way");
+    };
+    let (pruned, ()) = tokio::join!(run_retention(&server.app), timeline);
+    assert!(pruned, "the writer has ended in time");
+    assert_eq!(count(&database, "sessions").await, 91);
 }
 
 #[tokio::test]

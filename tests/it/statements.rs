@@ -29,7 +29,7 @@ async fn fill(database: &Database) {
                SELECT session_key('default', id), 'default', id, t, t, t, t, 1, (random() * 3000)::int,
                  (random() * 6000)::int, (random() < 0.02)::int, 'content-' || n % 50, '{}'
                FROM generate_series(1, 60000) n, LATERAL (SELECT now() - n * interval '2 minutes' AS t, gen_random_uuid()::text AS id) AS times;
-               INSERT INTO timeline_chunks SELECT session_key, "timestamp", '[[1,1,"PLAYING"]]' FROM sessions;
+               INSERT INTO timeline_chunks SELECT session_key, "timestamp", 1, 1, '[[1,1,"PLAYING"]]' FROM sessions;
                ANALYZE"#,
         )
         .await;

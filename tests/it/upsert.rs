@@ -14,9 +14,9 @@ use crate::support::{Database, Server, ServerOptions};
 
 /// 2026-11-30T23:59:30Z: half a minute before a month ends.
 const MONTH_END_MS: i64 = 1_796_083_170_000;
-const NOW_MS: i64 = 1_795_000_100_000;
+pub const NOW_MS: i64 = 1_795_000_100_000;
 
-fn body(id: &str, timestamp: i64, play_time: i64) -> String {
+pub fn body(id: &str, timestamp: i64, play_time: i64) -> String {
     json!({
         "sessionId": id, "timestamp": timestamp, "playTimeMs": play_time,
         "timelineEvents": [
@@ -27,7 +27,7 @@ fn body(id: &str, timestamp: i64, play_time: i64) -> String {
     .to_string()
 }
 
-fn statuses(answer: &Value) -> Vec<&str> {
+pub fn statuses(answer: &Value) -> Vec<&str> {
     let results = answer["results"].as_array().expect("results");
     results.iter().map(|result| result["status"].as_str().expect("a status")).collect()
 }
@@ -309,46 +309,127 @@ async fn the_same_id_in_two_tenants_is_two_sessions() {
 
 /// Two instances, many clients, few sessions: every report is acknowledged, no deadlock is
 /// seen, and each session has one row with its newest report.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_instances_write_the_same_hot_sessions() {
-    const SESSIONS: i64 = 40;
-    const CLIENTS: i64 = 16;
-    const ROUNDS: i64 = 25;
-    let database = Database::new().await;
+pub async fn hot_sessions_are_right(database: &Database, sessions: i64, clients: i64, rounds: i64) {
     let options = || ServerOptions { now_ms: Some(NOW_MS), ..ServerOptions::default() };
-    let one = Server::with(options(), &database).await;
-    let two = Server::with(options(), &database).await;
+    let one = Server::with(options(), database).await;
+    let two = Server::with(options(), database).await;
     let servers = Arc::new([one, two]);
-    let clients: Vec<_> = (0..CLIENTS)
+    let running: Vec<_> = (0..clients)
         .map(|client| {
             let servers = Arc::clone(&servers);
             tokio::spawn(async move {
-                for round in 0..ROUNDS {
+                for round in 0..rounds {
                     let server = &servers[usize::try_from((client + round) % 2).expect("0 or 1")];
-                    let mut order: Vec<i64> = (0..SESSIONS).collect();
+                    let mut order: Vec<i64> = (0..sessions).collect();
                     order.shuffle(&mut rand::rng());
-                    let version = round * CLIENTS + client;
+                    let version = round * clients + client;
                     let lines: Vec<String> = order
                         .iter()
                         .map(|session| body(&format!("hot{session}"), NOW_MS + version, version))
                         .collect();
                     let answer = server.post_batch(format!("[{}]", lines.join(","))).await;
                     assert_eq!(answer.status, 200, "{}", answer.text);
-                    assert_eq!(answer.json()["accepted"], SESSIONS);
+                    assert_eq!(answer.json()["accepted"], sessions);
                 }
             })
         })
         .collect();
-    for client in clients {
+    for client in running {
         client.await.expect("no client failed");
     }
-    let newest = ROUNDS * CLIENTS - 1;
-    assert_eq!(database.number("SELECT count(*) FROM sessions").await, SESSIONS);
+    let newest = rounds * clients - 1;
+    assert_eq!(database.number("SELECT count(*) FROM sessions").await, sessions);
     let right = format!("SELECT count(*) FROM sessions WHERE play_time_ms = {newest}");
-    assert_eq!(database.number(&right).await, SESSIONS);
-    let entries = "SELECT count(*) FROM session_timeline";
+    assert_eq!(database.number(&right).await, sessions);
     // Of each version one entry, and the one that all repeat.
-    assert_eq!(database.number(entries).await, SESSIONS * (ROUNDS * CLIENTS + 1));
+    let entries = "SELECT count(*) FROM session_timeline";
+    assert_eq!(database.number(entries).await, sessions * (rounds * clients + 1));
+    let counted = "SELECT sum(timeline_entries)::bigint FROM sessions";
+    assert_eq!(database.number(counted).await, sessions * (rounds * clients + 1));
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(database.number(deadlocks).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_instances_write_the_same_hot_sessions() {
+    hot_sessions_are_right(&Database::new().await, 40, 16, 25).await;
+}
+
+/// Reports that come again, late, or with some entries that are known and some that are not.
+#[tokio::test]
+async fn known_entries_are_found_whatever_else_a_batch_holds() {
+    let server = Server::at(NOW_MS).await;
+    let report = |id: &str, time: i64, elapsed: &[i64]| {
+        let entries: Vec<Value> = elapsed
+            .iter()
+            .map(|ms| json!({"timestampMs": NOW_MS, "elapsedMs": ms, "playbackState": "PLAYING"}))
+            .collect();
+        json!({"sessionId": id, "timestamp": NOW_MS + time, "timelineEvents": entries}).to_string()
+    };
+    let post = async |reports: Vec<String>| {
+        let answer = server.post_batch(format!("[{}]", reports.join(","))).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        statuses(&answer.json()).join(" ")
+    };
+    let ids: Vec<String> = (0..40).map(|n| format!("s{n}")).collect();
+    let of_all = |time, elapsed: &[i64]| -> Vec<String> {
+        ids.iter().map(|id| report(id, time, elapsed)).collect()
+    };
+    post(of_all(10, &[1_000, 2_000])).await;
+    // Newer, and what it brings begins after all, before all, or in the middle.
+    post(of_all(20, &[3_000, 4_000])).await;
+    post(of_all(30, &[2_000, 3_500, 4_000, 5_000])).await;
+    // Older, with an entry that only it brings; and again.
+    assert!(post(of_all(15, &[500, 1_000])).await.starts_with("stale stale"));
+    assert!(post(of_all(30, &[2_000, 3_500, 4_000, 5_000])).await.starts_with("duplicate"));
+    // One that is far on makes no other session read everything.
+    let mut mixed = of_all(16, &[600]);
+    mixed.push(report("far", 1, &[0, 9_007_199_254_740_991]));
+    mixed.push(report("far", 1, &[0, 9_007_199_254_740_991]));
+    post(mixed).await;
+    let expected = "500,600,1000,2000,3000,3500,4000,5000";
+    let timelines = "SELECT DISTINCT string_agg(elapsed_ms::text, ',' ORDER BY elapsed_ms)
+                     FROM session_timeline WHERE session_id <> 'far' GROUP BY session_id";
+    assert_eq!(server.database.lines(timelines).await, [expected]);
+    let kept = "SELECT DISTINCT timeline_entries || ' ' || timeline_until_ms FROM sessions
+                WHERE session_id <> 'far'";
+    assert_eq!(server.database.lines(kept).await, ["8 5000"]);
+    let far = "SELECT timeline_entries::bigint FROM sessions WHERE session_id = 'far'";
+    assert_eq!(server.database.number(far).await, 2);
+}
+
+#[tokio::test]
+async fn a_session_that_is_full_takes_no_more_entries_and_goes_on() {
+    let server = Server::at(NOW_MS).await;
+    for id in ["many", "long"] {
+        assert_eq!(server.post(body(id, NOW_MS, 10)).await.status, 200);
+    }
+    let fill = "UPDATE sessions SET timeline_entries = 50000 WHERE session_id = 'many';
+                UPDATE sessions SET timeline_bytes = 8388608 WHERE session_id = 'long'";
+    server.database.execute(fill).await;
+    for id in ["many", "long"] {
+        assert_eq!(server.post(body(id, NOW_MS + 1, 20)).await.status, 200);
+        assert_eq!(row(&server.database, id).await, "1 rows, 2 reports, played 20");
+    }
+    let entries = "SELECT count(*) FROM session_timeline";
+    assert_eq!(server.database.number(entries).await, 4);
+    // Both entries of each: whether they are known is not looked up any more.
+    let dropped = "timeline_entries_dropped_total{reason=\"session_full\"}";
+    assert!((server.metric(dropped).await - 4.0).abs() < 0.1);
+}
+
+/// Somebody restores a database without them, or tidies up.
+#[tokio::test]
+async fn functions_that_vanish_are_made_again() {
+    let server = Server::at(NOW_MS).await;
+    assert_eq!(server.post(body("s", NOW_MS, 1)).await.status, 200);
+    let drop = "DO $$ DECLARE type text; BEGIN
+                  FOR type IN SELECT typname FROM pg_type WHERE typname LIKE 'session\\_report\\_%' LOOP
+                    EXECUTE format('DROP TYPE %I CASCADE', type);
+                  END LOOP;
+                END $$";
+    server.database.execute(drop).await;
+    let answer = server.post(body("s", NOW_MS + 1, 2)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(row(&server.database, "s").await, "1 rows, 2 reports, played 2");
 }

@@ -1,4 +1,4 @@
-SELECT (to_jsonb(s) - ARRAY['session_key', 'timeline_from_ms', 'timeline_until_ms', 'timeline_entries']
+SELECT (to_jsonb(s) - ARRAY['session_key', 'timeline_from_ms', 'timeline_until_ms', 'timeline_entries', 'timeline_bytes']
   || jsonb_build_object('timeline', coalesce((
     SELECT jsonb_agg(coalesce((e.entry -> 9)::jsonb, '{}') || jsonb_build_object(
         'elapsed_ms', e.entry -> 0,

@@ -14,66 +14,56 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row as _, Type};
 use uuid::Uuid;
 
-use super::row::{Update, Version, Write, Written, columns};
+use super::row::{COLUMNS, Column, ON_CONFLICT, Write, Written};
+use crate::report::Timeline;
 use crate::store::types::{Json, PgTime};
 use crate::store::{Error, LOCK};
 
 /// Type and functions, with `{…}` for what follows from the columns.
 const TEMPLATE: &str = include_str!("functions.sql");
 
+/// Whether the functions are there, as somebody made them who may: any role that could create
+/// things in another schema of the search path could otherwise lend us its own.
+const ARE_THERE: &str = "
+    SELECT count(*) = 2 FROM pg_proc
+    WHERE proname = ANY($1) AND pronamespace = current_schema()::regnamespace
+      AND pg_has_role(proowner, 'USAGE')";
+
 struct Functions {
     row_type: &'static str,
-    upsert: String,
+    names: [String; 2],
     definition: String,
-    insert_call: &'static str,
-    upsert_call: &'static str,
+    insert: &'static str,
+    upsert: &'static str,
 }
 
 static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
-    let list = |item: &dyn Fn(&super::row::Column) -> String| {
-        columns().map(|column| item(&column)).collect::<Vec<_>>().join(", ")
-    };
+    let list =
+        |item: &dyn Fn(&Column) -> String| COLUMNS.iter().map(item).collect::<Vec<_>>().join(", ");
     let text = TEMPLATE
         .replace("{fields}", &list(&|column| format!("{} {}", column.name, column.sql_type)))
         .replace("{columns}", &list(&|column| column.name.to_owned()))
         .replace("{values}", &list(&|column| format!("r.{}", column.name)))
-        .replace("{on_conflict}", &on_conflict());
+        .replace("{on_conflict}", &ON_CONFLICT)
+        .replace("{returned}", Written::RETURNED);
     let digest = Sha256::digest(text.as_bytes());
-    let [a, b, c, d] = [digest[0], digest[1], digest[2], digest[3]];
-    let version = format!("{:08x}", u32::from_be_bytes([a, b, c, d]));
-    let leak = |text: String| -> &'static str { text.leak() };
+    let version = format!("{:08x}", u32::from_be_bytes(*digest.first_chunk().expect("32 bytes")));
+    let [insert, upsert] = ["insert", "upsert"].map(|verb| format!("{verb}_reports_{version}"));
+    let call = |columns: &str, name: &str, from: &str| -> &'static str {
+        format!("SELECT {columns}{from}{name}($1, $2, $3, $4, $5, $6)").leak()
+    };
     Functions {
-        row_type: leak(format!("session_report_{version}")),
-        upsert: format!("upsert_reports_{version}"),
-        insert_call: leak(format!("SELECT insert_reports_{version}($1, $2, $3, $4)")),
-        upsert_call: leak(format!(
-            "SELECT key, count, duration_ms, reported_at, settled, added \
-             FROM upsert_reports_{version}($1, $2, $3, $4)"
-        )),
+        row_type: format!("session_report_{version}").leak(),
+        insert: call("", &insert, ""),
+        upsert: call("key, count, duration_ms, reported_at, settled, added", &upsert, " FROM "),
+        names: [insert, upsert],
         definition: text.replace("{version}", &version),
     }
 });
 
-/// What becomes of a row that is there: a newer report replaces it. The row is locked either way.
-pub(super) fn on_conflict() -> String {
-    let updates = columns().filter_map(|column| match column.update {
-        Update::Keep => None,
-        Update::Replace => Some(format!("{name} = excluded.{name}", name = column.name)),
-        Update::To(expression) => Some(format!("{} = {expression}", column.name)),
-    });
-    format!(
-        "ON CONFLICT (session_key, \"timestamp\") DO UPDATE SET {}\n        \
-         WHERE (coalesce(s.session_duration_ms, 0), s.reported_at)\n            \
-         < (coalesce(excluded.session_duration_ms, 0), excluded.reported_at)",
-        updates.collect::<Vec<_>>().join(", ")
-    )
-}
-
 /// Makes the functions of this version, unless they are there.
 pub(in crate::store) async fn ensure(connection: &mut PgConnection) -> Result<(), Error> {
-    const IS_THERE: &str = "SELECT to_regproc($1) IS NOT NULL";
-    let functions = &*FUNCTIONS;
-    let look = || sqlx::query_scalar::<_, bool>(IS_THERE).bind(&functions.upsert);
+    let look = || sqlx::query_scalar::<_, bool>(ARE_THERE).bind(&FUNCTIONS.names[..]);
     if look().fetch_one(&mut *connection).await? {
         return Ok(());
     }
@@ -81,7 +71,7 @@ pub(in crate::store) async fn ensure(connection: &mut PgConnection) -> Result<()
     let begin = format!("BEGIN; {LOCK}");
     sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
     if !look().fetch_one(&mut *connection).await? {
-        let definition = AssertSqlSafe(functions.definition.as_str());
+        let definition = AssertSqlSafe(FUNCTIONS.definition.as_str());
         sqlx::raw_sql(definition).execute(&mut *connection).await?;
     }
     sqlx::raw_sql("COMMIT").execute(connection).await?;
@@ -107,7 +97,7 @@ pub(super) async fn insert_reports(
     connection: &mut PgConnection,
     writes: &[Write<'_>],
 ) -> Result<bool, Error> {
-    let response = call(FUNCTIONS.insert_call, writes).fetch_one(connection);
+    let response = call(FUNCTIONS.insert, writes).fetch_one(connection);
     Ok(response.await?.try_get(0)?)
 }
 
@@ -116,22 +106,8 @@ pub(super) async fn upsert_reports(
     connection: &mut PgConnection,
     writes: &[Write<'_>],
 ) -> Result<Vec<Written>, Error> {
-    let rows = call(FUNCTIONS.upsert_call, writes).fetch_all(connection).await?;
-    let mut written = HashMap::with_capacity(writes.len());
-    for row in &rows {
-        let duration_ms: Option<i64> = row.try_get(2)?;
-        let version =
-            Version { duration_ms: duration_ms.unwrap_or(0), reported_at: row.try_get(3)? };
-        let key: Uuid = row.try_get(0)?;
-        let after = Written {
-            count: row.try_get(1)?,
-            version,
-            timestamp: row.try_get(4)?,
-            entries_added: row.try_get(5)?,
-        };
-        written.insert(key, after);
-    }
-    in_order(writes, &written)
+    let rows = call(FUNCTIONS.upsert, writes).fetch_all(connection).await?;
+    in_order(writes, &rows.iter().map(Written::read).collect::<Result<_, _>>()?)
 }
 
 /// The rows of `writes`, one for each.
@@ -145,11 +121,23 @@ pub(super) fn in_order(
 
 /// A call of one of the functions, which take the same.
 fn call<'a>(sql: &'static str, writes: &'a [Write<'a>]) -> Query<'a, Postgres, PgArguments> {
-    let entries = |write: &'a Write<'_>| write.timeline.as_ref().map(|all| Json(&all.json));
     let has_entries = writes.iter().any(|write| write.timeline.is_some());
+    // Null where no report has any.
+    let timelines = || {
+        let all = writes.iter().map(|write| write.timeline.as_deref());
+        has_entries.then(|| all.collect::<Vec<Option<&Timeline>>>())
+    };
+    let column = |value: fn(&Timeline) -> i64| {
+        timelines().map(|all| all.iter().map(|one| one.map(value)).collect::<Vec<_>>())
+    };
+    let entries = |all: Vec<Option<&'a Timeline>>| {
+        all.into_iter().map(|one| one.map(|one| Json(&one.json))).collect::<Vec<_>>()
+    };
     sqlx::query(sql)
         .bind(writes.iter().map(|write| write.key).collect::<Vec<_>>())
         .bind(writes.iter().map(|write| PgTime::from(write.time.timestamp)).collect::<Vec<_>>())
         .bind(writes)
-        .bind(has_entries.then(|| writes.iter().map(entries).collect::<Vec<_>>()))
+        .bind(column(|timeline| timeline.from_ms))
+        .bind(column(|timeline| timeline.until_ms))
+        .bind(timelines().map(entries))
 }

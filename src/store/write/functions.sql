@@ -6,7 +6,11 @@ CREATE FUNCTION insert_reports_{version}(
     keys    uuid[],                     -- of each report, ascending, none twice
     times   timestamptz[],              -- the session time of each
     reports session_report_{version}[],
-    entries json[]                      -- timeline entries of each; null where none has any
+    -- First and last elapsed_ms of the timeline entries of each, and the entries; null where none
+    -- has any.
+    froms   bigint[],
+    untils  bigint[],
+    entries json[]
 )
 -- Whether every report was its session's first. If not, nothing is written.
 RETURNS boolean
@@ -21,10 +25,11 @@ BEGIN
     FROM pg_catalog.unnest(reports) WITH ORDINALITY AS r;
 
     IF entries IS NOT NULL THEN
-        INSERT INTO timeline_chunks (session_key, "timestamp", entries)
+        INSERT INTO timeline_chunks (session_key, "timestamp", from_ms, until_ms, entries)
         SELECT * FROM ROWS FROM (
-            pg_catalog.unnest(keys), pg_catalog.unnest(times), pg_catalog.unnest(entries)
-        ) AS r (key, "time", entries)
+            pg_catalog.unnest(keys), pg_catalog.unnest(times), pg_catalog.unnest(froms),
+            pg_catalog.unnest(untils), pg_catalog.unnest(entries)
+        ) AS r (key, "time", from_ms, until_ms, entries)
         WHERE r.entries IS NOT NULL;
     END IF;
     RETURN true;
@@ -39,7 +44,11 @@ CREATE FUNCTION upsert_reports_{version}(
     keys    uuid[],                     -- of each report, ascending, none twice
     times   timestamptz[],              -- the session time of each, unless that is settled
     reports session_report_{version}[],
-    entries json[]                      -- timeline entries of each; null where none has any
+    -- First and last elapsed_ms of the timeline entries of each, and the entries; null where none
+    -- has any.
+    froms   bigint[],
+    untils  bigint[],
+    entries json[]
 )
 -- For every report: report_count where it is now its session's newest, else null; version and
 -- session time of the row; and whether its timeline entries were added.
@@ -97,8 +106,7 @@ BEGIN
         SELECT keys[r.ordinality], times[r.ordinality], {values}
         FROM pg_catalog.unnest(reports) WITH ORDINALITY AS r
         {on_conflict}
-        RETURNING s.session_key, s.report_count, s.session_duration_ms, s.reported_at,
-                  s."timestamp", s.timeline_from_ms IS NOT NULL
+        RETURNING {returned}
     LOOP
         -- A row was inserted. Where its session had a time, both were pruned after that was
         -- read, and the session may have another one by now; or somebody deleted the row by
@@ -127,10 +135,11 @@ BEGIN
 
     IF entries IS NOT NULL THEN
         all_added := pg_catalog.cardinality(added_to) = reported;
-        INSERT INTO timeline_chunks (session_key, "timestamp", entries)
+        INSERT INTO timeline_chunks (session_key, "timestamp", from_ms, until_ms, entries)
         SELECT * FROM ROWS FROM (
-            pg_catalog.unnest(keys), pg_catalog.unnest(times), pg_catalog.unnest(entries)
-        ) AS r (key, "time", entries)
+            pg_catalog.unnest(keys), pg_catalog.unnest(times), pg_catalog.unnest(froms),
+            pg_catalog.unnest(untils), pg_catalog.unnest(entries)
+        ) AS r (key, "time", from_ms, until_ms, entries)
         WHERE r.entries IS NOT NULL AND (all_added OR r.key = ANY (added_to));
     END IF;
 END

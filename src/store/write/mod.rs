@@ -8,11 +8,13 @@
 //! ([`timeline`]).
 
 mod batch;
+mod cell;
 pub(super) mod functions;
 mod row;
 mod statements;
 mod timeline;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -87,6 +89,10 @@ impl Store {
                 self.within(limit / 2, "make_partition", make).await?;
                 Err(error)
             }
+            Err(error) if error.is_missing_function() => {
+                self.within(limit / 2, "make_functions", self.make_functions()).await?;
+                Err(Error::transient("the functions that write were gone"))
+            }
             Err(error) if error.may_be_of_shards() && self.became_sharded(limit / 2).await? => {
                 Err(Error::transient("the tables are distributed now"))
             }
@@ -115,7 +121,7 @@ impl Store {
                     received,
                     created_at: received.at,
                     applied: 1,
-                    timeline: received.report.timeline.clone(),
+                    timeline: received.report.timeline.as_ref().map(Cow::Borrowed),
                 }
             })
             .collect();
@@ -128,6 +134,7 @@ impl Store {
         let mut outcomes = vec![Applied::Stale; batch.len()];
         let mut unsettled = Unsettled::default();
         let several = groups.len() < batch.len();
+        let mut dropped = 0;
         let mut in_transaction = several || is_sharded;
         if in_transaction {
             begin(connection, is_sharded).await?;
@@ -143,17 +150,17 @@ impl Store {
             unsettled.note(&others, &written);
         }
         if !unsettled.is_empty() {
+            let are_locked = in_transaction;
             if !in_transaction {
                 begin(connection, is_sharded).await?;
-                unsettled.lock(connection).await?;
                 in_transaction = true;
             }
-            let dropped = unsettled.add_missing(connection).await?;
-            self.metrics.timeline_entries_dropped("session_full", dropped);
+            dropped = unsettled.add_missing(connection, are_locked).await?;
         }
         if in_transaction {
             sqlx::raw_sql("COMMIT").execute(connection).await?;
         }
+        self.metrics.timeline_entries_dropped("session_full", dropped);
         Ok(outcomes)
     }
 
@@ -183,6 +190,14 @@ impl Store {
         let is_new = |written: &Written| written.count == Some(1);
         self.new_sessions.seen(written.iter().all(is_new));
         Ok(written)
+    }
+
+    /// Somebody dropped the functions of this version, or restored a database without them.
+    async fn make_functions(&self) -> Result<(), Error> {
+        let mut lease = Lease::take(&self.pool).await?;
+        functions::ensure(&mut lease).await?;
+        lease.finish();
+        Ok(())
     }
 
     /// Whether somebody has distributed the tables since this instance looked.
@@ -258,7 +273,7 @@ fn others<'a>(
             received: &batch[merge.newest.unwrap_or(second)],
             created_at: first.created_at,
             applied: merge.applied,
-            timeline: Timeline::merged(timelines),
+            timeline: Timeline::merged(timelines).map(Cow::Owned),
         });
     }
     writes

@@ -3,16 +3,20 @@
 //! What a report says is listed in [`SessionReport::COLUMNS`]; what the server adds is listed
 //! here, each column beside its value.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
 use sqlx::encode::{Encode, IsNull};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::PgRecordEncoder;
-use sqlx::postgres::{PgArgumentBuffer, PgArguments};
-use sqlx::{Arguments as _, Postgres};
+use sqlx::postgres::{PgArgumentBuffer, PgRow};
+use sqlx::{Postgres, Row as _};
 use uuid::Uuid;
 
+use super::cell::Cell;
 use crate::report::{ColumnType, ColumnValue, SessionReport, SessionTime, Timeline, UnixMs};
-use crate::store::Received;
-use crate::store::types::{Jsonb, PgTime};
+use crate::store::types::PgTime;
+use crate::store::{Error, Received};
 
 /// What is to be written for one session.
 pub(super) struct Write<'a> {
@@ -27,7 +31,7 @@ pub(super) struct Write<'a> {
     /// What `report_count` grows by.
     pub(super) applied: i32,
     /// Timeline entries that are added.
-    pub(super) timeline: Option<Timeline>,
+    pub(super) timeline: Option<Cow<'a, Timeline>>,
 }
 
 /// What an update of a session's row does to a column.
@@ -37,7 +41,7 @@ pub(super) enum Update {
     /// It takes the value of the newer report.
     Replace,
     /// It takes the value of an expression over `s`, the row, and `excluded`, the new values.
-    To(&'static str),
+    To(String),
 }
 
 /// A column of `sessions`.
@@ -47,69 +51,65 @@ pub(super) struct Column {
     pub(super) update: Update,
 }
 
-/// A value on its way to Postgres.
-enum Cell<'a> {
-    Time(PgTime),
-    Jsonb(Jsonb<'a>),
-    Value(ColumnValue<'a>),
-}
+/// A session with so many timeline entries, or bytes of them, takes no more: what comes later is
+/// counted and dropped.
+const FULL_ENTRIES: i32 = 50_000;
+const FULL_BYTES: i32 = 8 * 1024 * 1024;
 
-/// A session keeps so many timeline entries; what comes later is counted and dropped.
-macro_rules! max_timeline_entries {
-    () => {
-        50_000
-    };
+/// Whether the timeline of a row of `sessions`, called `s`, is full.
+pub(super) fn is_full() -> String {
+    format!("(s.timeline_entries >= {FULL_ENTRIES} OR s.timeline_bytes >= {FULL_BYTES})")
 }
-pub(super) const MAX_TIMELINE_ENTRIES: i32 = max_timeline_entries!();
-
-/// An expression for rows whose timeline entries must be compared with those that are stored,
-/// because they begin before the last of these or the session is full; and one for all others.
-macro_rules! compared_or_added {
-    ($compared:literal, $added:literal) => {
-        concat!(
-            "CASE WHEN excluded.timeline_from_ms <= s.timeline_until_ms OR s.timeline_entries >= ",
-            max_timeline_entries!(),
-            " THEN ",
-            $compared,
-            " ELSE ",
-            $added,
-            " END"
-        )
-    };
-}
-
-const FROM: &str = compared_or_added!("NULL", "excluded.timeline_from_ms");
-const UNTIL: &str = compared_or_added!(
-    "s.timeline_until_ms",
-    "coalesce(excluded.timeline_until_ms, s.timeline_until_ms)"
-);
-const ENTRIES: &str = compared_or_added!(
-    "s.timeline_entries",
-    "coalesce(s.timeline_entries + excluded.timeline_entries, s.timeline_entries, excluded.timeline_entries)"
-);
 
 /// The columns that the server adds, but for `session_key` and `"timestamp"`, which are bound
 /// apart; in the order of [`Write::own_values`].
-const OWN: [Column; 11] = [
-    column("tenant_id", "text", Update::Keep),
-    column("session_id", "text", Update::Keep),
-    column("reported_at", "timestamptz", Update::Replace),
-    column("received_at", "timestamptz", Update::Replace),
-    column("created_at", "timestamptz", Update::Keep),
-    column("report_count", "integer", Update::To("s.report_count + excluded.report_count")),
-    column("clock_skew_ms", "bigint", Update::Keep),
-    column("timeline_from_ms", "bigint", Update::To(FROM)),
-    column("timeline_until_ms", "bigint", Update::To(UNTIL)),
-    column("timeline_entries", "integer", Update::To(ENTRIES)),
-    column("payload", "jsonb", Update::Replace),
-];
-
-const fn column(name: &'static str, sql_type: &'static str, update: Update) -> Column {
-    Column { name, sql_type, update }
+fn own() -> [Column; OWN] {
+    use Update::{Keep, Replace, To};
+    let column = |name, sql_type, update| Column { name, sql_type, update };
+    // Entries must be compared with those that are stored where they begin before the last of
+    // these, or the session is full.
+    let unless_compared = |compared: &str, added: &str| {
+        let is_full = is_full();
+        To(format!(
+            "CASE WHEN excluded.timeline_from_ms <= s.timeline_until_ms OR {is_full} \
+             THEN {compared} ELSE {added} END"
+        ))
+    };
+    // Null where nothing was ever counted.
+    let grown = |name: &str| {
+        unless_compared(
+            &format!("s.{name}"),
+            &format!("coalesce(s.{name} + excluded.{name}, s.{name}, excluded.{name})"),
+        )
+    };
+    [
+        column("tenant_id", "text", Keep),
+        column("session_id", "text", Keep),
+        column("reported_at", "timestamptz", Replace),
+        column("received_at", "timestamptz", Replace),
+        column("created_at", "timestamptz", Keep),
+        column("report_count", "integer", To("s.report_count + excluded.report_count".to_owned())),
+        column("clock_skew_ms", "bigint", Keep),
+        column("timeline_from_ms", "bigint", unless_compared("NULL", "excluded.timeline_from_ms")),
+        column(
+            "timeline_until_ms",
+            "bigint",
+            unless_compared(
+                "s.timeline_until_ms",
+                "coalesce(excluded.timeline_until_ms, s.timeline_until_ms)",
+            ),
+        ),
+        column("timeline_entries", "integer", grown("timeline_entries")),
+        column("timeline_bytes", "integer", grown("timeline_bytes")),
+        column("payload", "jsonb", Replace),
+    ]
 }
 
+/// How many columns the server adds.
+const OWN: usize = 12;
+
 /// All columns but `session_key` and `"timestamp"`, in the order in which they are written.
-pub(super) fn columns() -> impl Iterator<Item = Column> {
+pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
     let reported = SessionReport::COLUMNS.iter().map(|(name, kind)| {
         let sql_type = match kind {
             ColumnType::BigInt => "bigint",
@@ -117,10 +117,25 @@ pub(super) fn columns() -> impl Iterator<Item = Column> {
             ColumnType::Real => "real",
             ColumnType::Text => "text",
         };
-        column(name, sql_type, Update::Replace)
+        Column { name, sql_type, update: Update::Replace }
     });
-    OWN.into_iter().chain(reported)
-}
+    own().into_iter().chain(reported).collect()
+});
+
+/// What becomes of a row that is there: a newer report replaces it. The row is locked either way.
+pub(super) static ON_CONFLICT: LazyLock<String> = LazyLock::new(|| {
+    let updates = COLUMNS.iter().filter_map(|column| match &column.update {
+        Update::Keep => None,
+        Update::Replace => Some(format!("{name} = excluded.{name}", name = column.name)),
+        Update::To(expression) => Some(format!("{} = {expression}", column.name)),
+    });
+    format!(
+        "ON CONFLICT (session_key, \"timestamp\") DO UPDATE SET {}
+        WHERE (coalesce(s.session_duration_ms, 0), s.reported_at)
+            < (coalesce(excluded.session_duration_ms, 0), excluded.reported_at)",
+        updates.collect::<Vec<_>>().join(", ")
+    )
+});
 
 impl Write<'_> {
     /// The version that the row has once the report is applied.
@@ -128,10 +143,10 @@ impl Write<'_> {
         Version::of(&self.received.report)
     }
 
-    fn own_values(&self) -> [Cell<'_>; OWN.len()] {
+    fn own_values(&self) -> [Cell<'_>; OWN] {
         use ColumnValue::{BigInt, Integer, Text};
         let report = &self.received.report;
-        let timeline = self.timeline.as_ref();
+        let timeline = self.timeline.as_deref();
         [
             Cell::Value(Text(Some(self.received.tenant.as_str()))),
             Cell::Value(Text(Some(&report.session_id))),
@@ -143,77 +158,50 @@ impl Write<'_> {
             Cell::Value(BigInt(timeline.map(|timeline| timeline.from_ms))),
             Cell::Value(BigInt(timeline.map(|timeline| timeline.until_ms))),
             Cell::Value(Integer(timeline.map(|timeline| timeline.count))),
-            Cell::Jsonb(Jsonb(&report.payload)),
+            Cell::Value(Integer(timeline.map(Timeline::bytes))),
+            Cell::Jsonb(&report.payload),
         ]
     }
 
-    /// The values of [`columns`].
+    /// The values of [`COLUMNS`].
     fn values(&self) -> impl Iterator<Item = Cell<'_>> {
         self.own_values().into_iter().chain(self.received.report.values().map(Cell::Value))
     }
 
-    /// Adds key, session time and [`columns`] as parameters of a statement.
-    pub(super) fn bind(&self, arguments: &mut PgArguments) -> Result<(), BoxDynError> {
-        arguments.add(self.key)?;
-        arguments.add(PgTime::from(self.time.timestamp))?;
-        for cell in self.values() {
-            match cell {
-                Cell::Time(time) => arguments.add(time)?,
-                Cell::Jsonb(json) => arguments.add(json)?,
-                Cell::Value(ColumnValue::BigInt(value)) => arguments.add(value)?,
-                Cell::Value(ColumnValue::Integer(value)) => arguments.add(value)?,
-                Cell::Value(ColumnValue::Real(value)) => arguments.add(value)?,
-                Cell::Value(ColumnValue::Text(value)) => arguments.add(value)?,
-            }
-        }
-        Ok(())
+    /// The values of `session_key`, `"timestamp"` and [`COLUMNS`].
+    pub(super) fn session_row(&self) -> impl Iterator<Item = Cell<'_>> {
+        [Cell::Key(self.key), Cell::Time(self.time.timestamp.into())]
+            .into_iter()
+            .chain(self.values())
+    }
+
+    /// Its row of `timeline_chunks`, if it has entries.
+    pub(super) fn chunk_row(&self) -> Option<[Cell<'_>; 5]> {
+        let timeline = self.timeline.as_deref()?;
+        Some(chunk_row(self.key, self.time.timestamp.into(), timeline))
     }
 }
 
-impl Write<'_> {
-    /// Appends [`columns`] in the binary format of `COPY`.
-    pub(super) fn copy(&self, out: &mut Vec<u8>) {
-        for cell in self.values() {
-            match cell {
-                Cell::Time(time) => copy_value(out, Some(&time.to_bytes())),
-                Cell::Jsonb(json) => copy_value(out, Some(&json.to_bytes())),
-                Cell::Value(ColumnValue::BigInt(value)) => {
-                    copy_value(out, value.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
-                }
-                Cell::Value(ColumnValue::Integer(value)) => {
-                    copy_value(out, value.map(i32::to_be_bytes).as_ref().map(<[u8; 4]>::as_slice));
-                }
-                Cell::Value(ColumnValue::Real(value)) => {
-                    copy_value(out, value.map(f32::to_be_bytes).as_ref().map(<[u8; 4]>::as_slice));
-                }
-                Cell::Value(ColumnValue::Text(value)) => {
-                    copy_value(out, value.map(str::as_bytes));
-                }
-            }
-        }
-    }
+/// The columns of `timeline_chunks`.
+pub(super) const CHUNK_COLUMNS: &str = "session_key, \"timestamp\", from_ms, until_ms, entries";
+
+/// A row of [`CHUNK_COLUMNS`].
+pub(super) fn chunk_row(key: Uuid, timestamp: PgTime, timeline: &Timeline) -> [Cell<'_>; 5] {
+    [
+        Cell::Key(key),
+        Cell::Time(timestamp),
+        Cell::Value(ColumnValue::BigInt(Some(timeline.from_ms))),
+        Cell::Value(ColumnValue::BigInt(Some(timeline.until_ms))),
+        Cell::Json(&timeline.json),
+    ]
 }
 
-/// Appends a value in the binary format of `COPY`: its length and its bytes, or null.
-pub(super) fn copy_value(out: &mut Vec<u8>, value: Option<&[u8]>) {
-    let length = value.map_or(-1, |bytes| i32::try_from(bytes.len()).expect("bounded by the body"));
-    out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(value.unwrap_or_default());
-}
-
-/// As a composite value of [`columns`].
+/// As a composite value of [`COLUMNS`].
 impl Encode<'_, Postgres> for Write<'_> {
     fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         let mut record = PgRecordEncoder::new(buf);
         for cell in self.values() {
-            match cell {
-                Cell::Time(time) => record.encode(time)?,
-                Cell::Jsonb(json) => record.encode(json)?,
-                Cell::Value(ColumnValue::BigInt(value)) => record.encode(value)?,
-                Cell::Value(ColumnValue::Integer(value)) => record.encode(value)?,
-                Cell::Value(ColumnValue::Real(value)) => record.encode(value)?,
-                Cell::Value(ColumnValue::Text(value)) => record.encode(value)?,
-            };
+            record.encode(cell)?;
         }
         record.finish();
         Ok(IsNull::No)
@@ -250,6 +238,24 @@ pub(super) struct Written {
 }
 
 impl Written {
+    /// What statements return of a row, in this order.
+    pub(super) const RETURNED: &'static str = "s.session_key, s.report_count, \
+         s.session_duration_ms, s.reported_at, s.\"timestamp\", s.timeline_from_ms IS NOT NULL";
+
+    /// The key and the state of a row, from the columns of [`Self::RETURNED`].
+    pub(super) fn read(row: &PgRow) -> Result<(Uuid, Self), Error> {
+        let duration_ms: Option<i64> = row.try_get(2)?;
+        let version =
+            Version { duration_ms: duration_ms.unwrap_or(0), reported_at: row.try_get(3)? };
+        let written = Self {
+            count: row.try_get(1)?,
+            version,
+            timestamp: row.try_get(4)?,
+            entries_added: row.try_get(5)?,
+        };
+        Ok((row.try_get(0)?, written))
+    }
+
     /// As the session's first report leaves it.
     pub(super) fn first(write: &Write<'_>) -> Self {
         Self {

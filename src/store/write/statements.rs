@@ -5,17 +5,28 @@
 //! all sessions are new, `COPY`. Statements run on one shard after the other, always in the same
 //! order, and rows are sorted by key within each: writers cannot deadlock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::LazyLock;
 
-use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{Arguments as _, AssertSqlSafe, PgConnection, Postgres, Row as _};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row as _};
 use uuid::Uuid;
 
-use super::functions::{in_order, on_conflict};
-use super::row::{Version, Write, Written, columns};
+use super::cell::{Cell, bind};
+use super::functions::in_order;
+use super::row::{CHUNK_COLUMNS, COLUMNS, ON_CONFLICT, Write, Written};
 use crate::store::Error;
-use crate::store::types::{Json, PgTime};
+use crate::store::types::PgTime;
+
+const TIME_COLUMNS: &str = "session_key, \"timestamp\"";
+
+/// The columns of `sessions`, in the order of [`Write::session_row`].
+static SESSION_COLUMNS: LazyLock<String> = LazyLock::new(|| {
+    let columns: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
+    format!("{TIME_COLUMNS}, {}", columns.join(", "))
+});
 
 /// How the transaction of a batch begins.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
@@ -28,22 +39,12 @@ pub(super) async fn upsert_reports(
     writes: &mut [Write<'_>],
 ) -> Result<Vec<Written>, Error> {
     let new = settle_times(connection, writes).await?;
-    let sql = format!(
-        "INSERT INTO sessions AS s ({}) VALUES {} {} RETURNING s.session_key, s.report_count, \
-         s.session_duration_ms, s.reported_at, s.\"timestamp\", s.timeline_from_ms IS NOT NULL",
-        names(),
-        placeholders(writes.len(), columns().count() + 2),
-        on_conflict(),
-    );
-    let mut arguments = PgArguments::default();
-    for write in writes.iter() {
-        write.bind(&mut arguments).map_err(sqlx::Error::Encode)?;
-    }
-    let rows = query(sql, arguments, writes.len()).fetch_all(&mut *connection).await?;
-    let mut written = HashMap::with_capacity(writes.len());
-    for row in &rows {
-        insert_row(&mut written, row)?;
-    }
+    let insert = format!("INSERT INTO sessions AS s ({})", *SESSION_COLUMNS);
+    let rest = format!("{} RETURNING {}", *ON_CONFLICT, Written::RETURNED);
+    let rows = writes.iter().map(Write::session_row);
+    let rows = values(&insert, rows, &rest)?.fetch_all(&mut *connection).await?;
+    let mut written: HashMap<Uuid, Written> =
+        rows.iter().map(Written::read).collect::<Result<_, _>>()?;
 
     // A row was inserted for a session that had a time: see upsert_reports in functions.sql.
     let is_again = |write: &&Write<'_>| {
@@ -73,12 +74,12 @@ pub(super) async fn upsert_reports(
         .fetch_all(&mut *connection)
         .await?;
         for row in &rows {
-            insert_row(&mut written, row)?;
+            written.extend([Written::read(row)?]);
         }
     }
     let written = in_order(writes, &written)?;
     let added = writes.iter().zip(&written).filter(|(_, after)| after.entries_added);
-    insert_chunks(connection, added.map(|(write, _)| write)).await?;
+    insert_chunks(connection, added.filter_map(|(write, _)| write.chunk_row()).collect()).await?;
     Ok(written)
 }
 
@@ -87,25 +88,18 @@ pub(super) async fn upsert_reports(
 async fn settle_times(
     connection: &mut PgConnection,
     writes: &mut [Write<'_>],
-) -> Result<Vec<Uuid>, Error> {
+) -> Result<HashSet<Uuid>, Error> {
     let mut settled = times(connection, writes.iter().map(|write| write.key).collect()).await?;
     let missing: Vec<&Write<'_>> =
         writes.iter().filter(|write| !settled.contains_key(&write.key)).collect();
-    let new: Vec<Uuid> = missing.iter().map(|write| write.key).collect();
+    let new: HashSet<Uuid> = missing.iter().map(|write| write.key).collect();
     if !missing.is_empty() {
         // Not DO NOTHING: whoever comes second is to learn what the first one settled.
-        let sql = format!(
-            "INSERT INTO session_times AS t (session_key, \"timestamp\") VALUES {} \
-             ON CONFLICT (session_key) DO UPDATE SET \"timestamp\" = t.\"timestamp\" \
-             RETURNING session_key, \"timestamp\"",
-            placeholders(missing.len(), 2),
-        );
-        let mut arguments = PgArguments::default();
-        for write in &missing {
-            arguments.add(write.key).map_err(sqlx::Error::Encode)?;
-            arguments.add(PgTime::from(write.time.timestamp)).map_err(sqlx::Error::Encode)?;
-        }
-        for row in query(sql, arguments, missing.len()).fetch_all(connection).await? {
+        let insert = format!("INSERT INTO session_times AS t ({TIME_COLUMNS})");
+        let rest = "ON CONFLICT (session_key) DO UPDATE SET \"timestamp\" = t.\"timestamp\" \
+                    RETURNING session_key, \"timestamp\"";
+        let rows = missing.iter().map(|write| time_row(write));
+        for row in values(&insert, rows, rest)?.fetch_all(connection).await? {
             settled.insert(row.try_get(0)?, row.try_get(1)?);
         }
     }
@@ -131,39 +125,18 @@ async fn times(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-fn insert_row(written: &mut HashMap<Uuid, Written>, row: &PgRow) -> Result<(), Error> {
-    let after = Written {
-        count: row.try_get(1)?,
-        version: Version {
-            duration_ms: row.try_get::<Option<i64>, _>(2)?.unwrap_or(0),
-            reported_at: row.try_get(3)?,
-        },
-        timestamp: row.try_get(4)?,
-        entries_added: row.try_get(5)?,
-    };
-    written.insert(row.try_get(0)?, after);
-    Ok(())
+fn time_row<'a>(write: &Write<'_>) -> [Cell<'a>; 2] {
+    [Cell::Key(write.key), Cell::Time(write.time.timestamp.into())]
 }
 
-async fn insert_chunks<'a>(
+/// Adds rows of `timeline_chunks`.
+pub(super) async fn insert_chunks(
     connection: &mut PgConnection,
-    writes: impl Iterator<Item = &'a Write<'a>>,
+    rows: Vec<[Cell<'_>; 5]>,
 ) -> Result<(), Error> {
-    let mut arguments = PgArguments::default();
-    let mut rows = 0;
-    for write in writes {
-        let Some(timeline) = &write.timeline else { continue };
-        arguments.add(write.key).map_err(sqlx::Error::Encode)?;
-        arguments.add(PgTime::from(write.time.timestamp)).map_err(sqlx::Error::Encode)?;
-        arguments.add(Json(&timeline.json)).map_err(sqlx::Error::Encode)?;
-        rows += 1;
-    }
-    if rows > 0 {
-        let sql = format!(
-            "INSERT INTO timeline_chunks (session_key, \"timestamp\", entries) VALUES {}",
-            placeholders(rows, 3),
-        );
-        query(sql, arguments, rows).execute(connection).await?;
+    if !rows.is_empty() {
+        let insert = format!("INSERT INTO timeline_chunks ({CHUNK_COLUMNS})");
+        values(&insert, rows, "")?.execute(connection).await?;
     }
     Ok(())
 }
@@ -183,92 +156,70 @@ pub(super) async fn insert_reports(
 }
 
 async fn copy_all(connection: &mut PgConnection, writes: &[Write<'_>]) -> Result<(), Error> {
-    let mut times = CopyRows::default();
-    let mut sessions = CopyRows::default();
-    let mut chunks = CopyRows::default();
-    for write in writes {
-        let (key, time) = (write.key, PgTime::from(write.time.timestamp));
-        times.row(2).key(key).time(time);
-        sessions.row(columns().count() + 2).key(key).time(time);
-        write.copy(&mut sessions.0);
-        if let Some(timeline) = &write.timeline {
-            chunks.row(3).key(key).time(time).bytes(timeline.json.as_bytes());
-        }
-    }
-    let names = names();
-    times.send(connection, "session_times (session_key, \"timestamp\")").await?;
-    sessions.send(connection, &format!("sessions ({names})")).await?;
-    chunks.send(connection, "timeline_chunks (session_key, \"timestamp\", entries)").await
+    let times = writes.iter().map(time_row);
+    copy(connection, &format!("session_times ({TIME_COLUMNS})"), times).await?;
+    let rows = writes.iter().map(Write::session_row);
+    copy(connection, &format!("sessions ({})", *SESSION_COLUMNS), rows).await?;
+    let chunks = writes.iter().filter_map(Write::chunk_row);
+    copy(connection, &format!("timeline_chunks ({CHUNK_COLUMNS})"), chunks).await
 }
 
-/// Rows in the binary format of `COPY`.
-#[derive(Default)]
-struct CopyRows(Vec<u8>);
-
-impl CopyRows {
+/// Adds rows by `COPY`, in its binary format.
+async fn copy<'a>(
+    connection: &mut PgConnection,
+    to: &str,
+    rows: impl Iterator<Item: IntoIterator<Item = Cell<'a>>>,
+) -> Result<(), Error> {
     /// Signature, no flags, no extension.
-    const HEAD: &'static [u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-    const END: [u8; 2] = (-1_i16).to_be_bytes();
-
-    /// Begins a row of so many values.
-    fn row(&mut self, values: usize) -> &mut Self {
-        if self.0.is_empty() {
-            self.0.extend_from_slice(Self::HEAD);
+    const HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+    let mut bytes = HEAD.to_vec();
+    for row in rows {
+        let start = bytes.len();
+        bytes.extend_from_slice(&[0; 2]);
+        let mut values = 0_i16;
+        for cell in row {
+            let length_at = bytes.len();
+            bytes.extend_from_slice(&(-1_i32).to_be_bytes());
+            if cell.put(&mut bytes) {
+                let length = i32::try_from(bytes.len() - length_at - 4).expect("bounded by a body");
+                bytes[length_at..length_at + 4].copy_from_slice(&length.to_be_bytes());
+            }
+            values += 1;
         }
-        let values = i16::try_from(values).expect("a table has fewer columns");
-        self.0.extend_from_slice(&values.to_be_bytes());
-        self
+        bytes[start..start + 2].copy_from_slice(&values.to_be_bytes());
     }
-
-    fn key(&mut self, key: Uuid) -> &mut Self {
-        self.bytes(key.as_bytes())
+    if bytes.len() == HEAD.len() {
+        return Ok(());
     }
+    bytes.extend_from_slice(&(-1_i16).to_be_bytes());
+    let mut copy = connection.copy_in_raw(&format!("COPY {to} FROM STDIN (FORMAT binary)")).await?;
+    copy.send(bytes).await?;
+    copy.finish().await?;
+    Ok(())
+}
 
-    fn time(&mut self, time: PgTime) -> &mut Self {
-        self.bytes(&time.to_bytes())
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        super::row::copy_value(&mut self.0, Some(bytes));
-        self
-    }
-
-    async fn send(mut self, connection: &mut PgConnection, to: &str) -> Result<(), Error> {
-        if self.0.is_empty() {
-            return Ok(());
+/// `insert VALUES ($1, $2), ($3, $4) rest`. A statement for one row is kept prepared; others would
+/// only fill the connection's memory, and Citus plans them anew each time.
+fn values<'a>(
+    insert: &str,
+    rows: impl IntoIterator<Item: IntoIterator<Item = Cell<'a>>>,
+    rest: &str,
+) -> Result<Query<'static, Postgres, PgArguments>, Error> {
+    let mut sql = insert.to_owned();
+    let mut arguments = PgArguments::default();
+    let (mut number, mut count) = (0, 0);
+    for row in rows {
+        sql.push_str(if count == 0 { " VALUES (" } else { ", (" });
+        count += 1;
+        for (column, cell) in row.into_iter().enumerate() {
+            number += 1;
+            let comma = if column == 0 { "" } else { ", " };
+            let _ = write!(sql, "{comma}${number}");
+            bind(&mut arguments, [cell])?;
         }
-        self.0.extend_from_slice(&Self::END);
-        let mut copy =
-            connection.copy_in_raw(&format!("COPY {to} FROM STDIN (FORMAT binary)")).await?;
-        copy.send(self.0).await?;
-        copy.finish().await?;
-        Ok(())
+        sql.push(')');
     }
-}
-
-/// The columns of `sessions`, in the order in which they are written.
-fn names() -> String {
-    let columns: Vec<&str> = columns().map(|column| column.name).collect();
-    format!("session_key, \"timestamp\", {}", columns.join(", "))
-}
-
-/// `($1, $2), ($3, $4)`
-fn placeholders(rows: usize, columns: usize) -> String {
-    let row = |row: usize| {
-        let numbers: Vec<String> =
-            (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
-        format!("({})", numbers.join(", "))
-    };
-    (0..rows).map(row).collect::<Vec<_>>().join(", ")
-}
-
-/// A statement for one row is kept prepared; others would only fill the connection's memory, and
-/// Citus plans them anew each time.
-fn query(
-    sql: String,
-    arguments: PgArguments,
-    rows: usize,
-) -> Query<'static, Postgres, PgArguments> {
+    let _ = write!(sql, " {rest}");
     // Made of our own names and numbers, nothing that a client sent.
-    sqlx::query_with(AssertSqlSafe(sql), arguments).persistent(rows == 1)
+    Ok(sqlx::query_with(AssertSqlSafe(sql), arguments).persistent(count == 1))
 }

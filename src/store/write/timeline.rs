@@ -1,31 +1,45 @@
 //! Timeline entries that may be stored already: of reports that were not their session's
 //! newest, or that begin before the last entry that is there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use sqlx::{PgConnection, Row as _};
+use futures_util::TryStreamExt as _;
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::row::{MAX_TIMELINE_ENTRIES, Write, Written};
+use super::row::{Write, Written, chunk_row, is_full};
+use super::statements::insert_chunks;
 use crate::report::Timeline;
 use crate::store::Error;
-use crate::store::types::{Json, PgTime};
+use crate::store::types::PgTime;
 
-/// Sessions whose stored entries are read at once. One session's may be some megabytes.
-const SESSIONS_AT_ONCE: usize = 16;
+/// The chunks of some sessions that overlap their entries in question. Each session has a range
+/// of its own: those that are long, or far on, must not make the others read everything.
+const OVERLAPPING: &str = r#"
+    SELECT c.session_key, c.entries::text
+    FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[], $4::bigint[])
+         AS k (session_key, "timestamp", from_ms, until_ms)
+    JOIN timeline_chunks c ON c.session_key = k.session_key AND c."timestamp" = k."timestamp"
+     AND c.from_ms <= k.until_ms AND c.until_ms >= k.from_ms"#;
+
+const GROW: &str = r#"
+    UPDATE sessions s SET
+        timeline_until_ms = greatest(s.timeline_until_ms, k.until_ms),
+        timeline_entries = coalesce(s.timeline_entries, 0) + k.entries,
+        timeline_bytes = coalesce(s.timeline_bytes, 0) + k.bytes
+    FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[], $4::integer[], $5::integer[])
+         AS k (session_key, "timestamp", until_ms, entries, bytes)
+    WHERE s.session_key = k.session_key AND s."timestamp" = k."timestamp""#;
 
 /// Entries to be compared, by session: in the order in which rows are locked.
 #[derive(Default)]
 pub(super) struct Unsettled(BTreeMap<Uuid, (PgTime, Timeline)>);
 
-/// A session with the entries that are in question.
-type Entries = (Uuid, (PgTime, Timeline));
-
 impl Unsettled {
     /// Notes the entries of `writes` that were not added.
     pub(super) fn note(&mut self, writes: &[Write<'_>], written: &[Written]) {
         for (write, after) in writes.iter().zip(written) {
-            let Some(timeline) = write.timeline.as_ref().filter(|_| !after.entries_added) else {
+            let Some(timeline) = write.timeline.as_deref().filter(|_| !after.entries_added) else {
                 continue;
             };
             let merged = match self.0.remove(&write.key) {
@@ -40,104 +54,110 @@ impl Unsettled {
         self.0.is_empty()
     }
 
-    /// Locks the sessions' rows, in the order of all writers.
-    pub(super) async fn lock(&self, connection: &mut PgConnection) -> Result<(), Error> {
-        let (first, last) = span(self.0.values());
-        sqlx::query(
-            r#"SELECT FROM sessions WHERE session_key = ANY($1) AND "timestamp" BETWEEN $2 AND $3
-               ORDER BY session_key FOR UPDATE"#,
-        )
-        .bind(self.0.keys().copied().collect::<Vec<_>>())
-        .bind(first)
-        .bind(last)
-        .execute(connection)
-        .await?;
+    /// Adds the entries that are not there, in the transaction that the connection is in. Where
+    /// the sessions' rows are not locked yet, locks them, in the order of all writers. Returns how
+    /// many entries were dropped because their sessions are full.
+    pub(super) async fn add_missing(
+        mut self,
+        connection: &mut PgConnection,
+        are_locked: bool,
+    ) -> Result<u64, Error> {
+        let dropped = self.drop_full(connection, are_locked).await?;
+        self.drop_known(connection).await?;
+        if self.is_empty() {
+            return Ok(dropped);
+        }
+        let column = |value: fn(&Timeline) -> i32| -> Vec<i32> {
+            self.0.values().map(|(_, timeline)| value(timeline)).collect()
+        };
+        sqlx::query(GROW)
+            .bind(self.keys())
+            .bind(self.times())
+            .bind(self.0.values().map(|(_, timeline)| timeline.until_ms).collect::<Vec<_>>())
+            .bind(column(|timeline| timeline.count))
+            .bind(column(Timeline::bytes))
+            .persistent(false)
+            .execute(&mut *connection)
+            .await?;
+        let chunks =
+            self.0.iter().map(|(key, (timestamp, timeline))| chunk_row(*key, *timestamp, timeline));
+        insert_chunks(connection, chunks.collect()).await?;
+        Ok(dropped)
+    }
+
+    /// Leaves out sessions that take no more entries, and those that were pruned meanwhile.
+    async fn drop_full(
+        &mut self,
+        connection: &mut PgConnection,
+        are_locked: bool,
+    ) -> Result<u64, Error> {
+        // Citus locks no rows of several shards; there, they are locked since they were written.
+        let lock = if are_locked { "" } else { "ORDER BY s.session_key FOR UPDATE" };
+        let sql = format!(
+            r#"SELECT s.session_key, coalesce({}, false) FROM sessions s
+               WHERE s.session_key = ANY($1) AND s."timestamp" = ANY($2) {lock}"#,
+            is_full()
+        );
+        // Made of our own names and numbers, nothing that a client sent.
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(self.keys())
+            .bind(self.times())
+            .persistent(false)
+            .fetch_all(connection)
+            .await?;
+        let mut takes_more = HashSet::new();
+        let mut dropped = 0;
+        for row in &rows {
+            let key = row.try_get(0)?;
+            if row.try_get(1)? {
+                let full = self.0.get(&key).map_or(0, |(_, timeline)| timeline.count);
+                dropped += u64::try_from(full).unwrap_or(0);
+            } else {
+                takes_more.insert(key);
+            }
+        }
+        self.0.retain(|key, _| takes_more.contains(key));
+        Ok(dropped)
+    }
+
+    /// Leaves out entries that are stored already. One chunk is in memory at a time.
+    async fn drop_known(&mut self, connection: &mut PgConnection) -> Result<(), Error> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let column = |value: fn(&Timeline) -> i64| -> Vec<i64> {
+            self.0.values().map(|(_, timeline)| value(timeline)).collect()
+        };
+        let mut missing: HashMap<Uuid, HashSet<&str>> =
+            self.0.iter().map(|(key, (_, timeline))| (*key, timeline.texts().collect())).collect();
+        let query = sqlx::query(OVERLAPPING)
+            .bind(self.keys())
+            .bind(self.times())
+            .bind(column(|timeline| timeline.from_ms))
+            .bind(column(|timeline| timeline.until_ms))
+            .persistent(false);
+        let mut chunks = query.fetch(connection);
+        while let Some(row) = chunks.try_next().await? {
+            let key: Uuid = row.try_get(0)?;
+            let Some(missing) = missing.get_mut(&key) else { continue };
+            for entry in Timeline::split(row.try_get(1)?) {
+                missing.remove(entry.get());
+            }
+        }
+        drop(chunks);
+        let left = |(key, (timestamp, timeline)): (&Uuid, &(PgTime, Timeline))| {
+            Some((*key, (*timestamp, timeline.only(missing.get(key)?)?)))
+        };
+        let left: BTreeMap<Uuid, (PgTime, Timeline)> = self.0.iter().filter_map(left).collect();
+        self.0 = left;
         Ok(())
     }
 
-    /// Adds the entries that are not there. The sessions' rows must be locked. Returns how many
-    /// entries were dropped because their sessions are full.
-    pub(super) async fn add_missing(self, connection: &mut PgConnection) -> Result<u64, Error> {
-        let all: Vec<Entries> = self.0.into_iter().collect();
-        let mut dropped = 0;
-        for some in all.chunks(SESSIONS_AT_ONCE) {
-            dropped += add_missing(connection, some).await?;
-        }
-        Ok(dropped)
+    fn keys(&self) -> Vec<Uuid> {
+        self.0.keys().copied().collect()
     }
-}
 
-/// As [`Unsettled::add_missing`], for some of the sessions.
-async fn add_missing(connection: &mut PgConnection, sessions: &[Entries]) -> Result<u64, Error> {
-    let stored = stored(connection, sessions).await?;
-    let mut dropped = 0;
-    for (key, (timestamp, timeline)) in sessions {
-        let chunks = stored.get(key).map(Vec::as_slice).unwrap_or_default();
-        let Some(missing) = timeline.without(chunks.iter().map(|text| &**text)) else {
-            continue;
-        };
-        // One statement for each session: rare, and a sharded Postgres runs it on one shard.
-        let added = sqlx::query(
-            r#"UPDATE sessions SET
-                 timeline_until_ms = greatest(timeline_until_ms, $3),
-                 timeline_entries = coalesce(timeline_entries, 0) + $4
-               WHERE session_key = $1 AND "timestamp" = $2
-                 AND coalesce(timeline_entries, 0) < $5"#,
-        )
-        .bind(key)
-        .bind(timestamp)
-        .bind(missing.until_ms)
-        .bind(missing.count)
-        .bind(MAX_TIMELINE_ENTRIES)
-        .execute(&mut *connection)
-        .await?;
-        if added.rows_affected() == 0 {
-            dropped += u64::try_from(missing.count).unwrap_or(0);
-            continue;
-        }
-        sqlx::query(
-            r#"INSERT INTO timeline_chunks (session_key, "timestamp", entries)
-               VALUES ($1, $2, $3)"#,
-        )
-        .bind(key)
-        .bind(timestamp)
-        .bind(Json(&missing.json))
-        .execute(&mut *connection)
-        .await?;
+    fn times(&self) -> Vec<PgTime> {
+        self.0.values().map(|(timestamp, _)| *timestamp).collect()
     }
-    Ok(dropped)
-}
-
-/// What is stored of these sessions, around the entries in question.
-async fn stored(
-    connection: &mut PgConnection,
-    sessions: &[Entries],
-) -> Result<HashMap<Uuid, Vec<String>>, Error> {
-    let (first, last) = span(sessions.iter().map(|(_, entries)| entries));
-    let timelines = || sessions.iter().map(|(_, (_, timeline))| timeline);
-    let rows = sqlx::query(
-        r#"SELECT session_key, entries::text FROM timeline_chunks
-           WHERE session_key = ANY($1) AND "timestamp" BETWEEN $2 AND $3
-             AND (entries #>> '{0,0}')::bigint <= $5 AND (entries #>> '{-1,0}')::bigint >= $4"#,
-    )
-    .bind(sessions.iter().map(|(key, _)| *key).collect::<Vec<_>>())
-    .bind(first)
-    .bind(last)
-    .bind(timelines().map(|timeline| timeline.from_ms).min())
-    .bind(timelines().map(|timeline| timeline.until_ms).max())
-    .fetch_all(connection)
-    .await?;
-    let mut stored: HashMap<Uuid, Vec<String>> = HashMap::new();
-    for row in rows {
-        stored.entry(row.try_get(0)?).or_default().push(row.try_get(1)?);
-    }
-    Ok(stored)
-}
-
-/// The first and the last session time.
-fn span<'a>(
-    entries: impl Iterator<Item = &'a (PgTime, Timeline)> + Clone,
-) -> (Option<PgTime>, Option<PgTime>) {
-    let times = entries.map(|(timestamp, _)| *timestamp);
-    (times.clone().min(), times.max())
 }

@@ -298,7 +298,7 @@ async fn a_session_without_a_timeline_says_so() {
 
     let entries = r"
         INSERT INTO timeline_chunks
-        SELECT session_key, timestamp, json_build_array(json_build_array(
+        SELECT session_key, timestamp, n * 5000, n * 5000, json_build_array(json_build_array(
                  n * 5000, 0, (ARRAY['BUFFERING', 'PLAYING', 'ENDED'])[n + 1], 3000000, NULL, NULL, 1000 * n))
         FROM sessions, generate_series(0, 2) AS n WHERE session_id = 'B-1'";
     database.execute(entries).await;
