@@ -230,8 +230,8 @@ fn timeline(schema: &Schema, id: &str) -> String {
     const SERIES: &str = "generate_series(0, (:entries)::integer - 1) AS entry (e)";
     if let Some(chunks) = &schema.chunks {
         return format!(
-            "INSERT INTO {chunks} (session_key, \"timestamp\", entries)
-SELECT session_key('default', {id}), {START}, ('[' || string_agg('[' || {ELAPSED} || ',' ||
+            "INSERT INTO {chunks} (session_key, \"timestamp\", from_ms, until_ms, entries)
+SELECT session_key('default', {id}), {START}, min({ELAPSED}), max({ELAPSED}), ('[' || string_agg('[' || {ELAPSED} || ',' ||
 1795000000000 + e || ',\"PLAYING\",' || 3200000 + 100000 * (e % 5) || ',\"Wi-Fi\",' ||
 (:step)::bigint * 2 || ',' || 900 * e || ',' || (:step)::integer || ',' || (:step)::bigint * 310 ||
 ']', ',') || ']')::json

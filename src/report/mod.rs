@@ -18,7 +18,7 @@ mod validate;
 mod wire;
 
 pub use json::{Split, split_array, split_lines};
-pub use model::{ColumnType, ColumnValue, SessionReport, UnixMs};
+pub use model::{ColumnValue, SessionReport, UnixMs};
 pub use rejection::{Code, Rejection};
 pub use session_time::{Retention, SessionTime};
 pub use timeline::{PlaybackState, Timeline, TimelineEntry};

@@ -29,19 +29,9 @@ impl From<SystemTime> for UnixMs {
     }
 }
 
-/// The type of a reported column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "Postgres' names")]
-pub enum ColumnType {
-    BigInt,
-    Integer,
-    Real,
-    Text,
-}
-
-/// A value of a reported column; `None` is "not reported".
+/// A value of a reported column, by Postgres' name of its type; `None` is "not reported".
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[expect(missing_docs, reason = "as in ColumnType")]
+#[expect(missing_docs, reason = "Postgres' names")]
 pub enum ColumnValue<'a> {
     BigInt(Option<i64>),
     Integer(Option<i32>),
@@ -51,14 +41,12 @@ pub enum ColumnValue<'a> {
 
 /// A Rust type that a reported column can have.
 trait Reported {
-    const TYPE: ColumnType;
     fn value(field: Option<&Self>) -> ColumnValue<'_>;
 }
 
 macro_rules! reported {
     ($rust:ty, $kind:ident, $field:ident => $value:expr) => {
         impl Reported for $rust {
-            const TYPE: ColumnType = ColumnType::$kind;
             fn value($field: Option<&Self>) -> ColumnValue<'_> {
                 ColumnValue::$kind($value)
             }
@@ -91,11 +79,13 @@ macro_rules! session_report {
         }
 
         impl SessionReport {
-            /// Name and type of every reported column: what a newer report replaces.
-            pub const COLUMNS: &'static [(&'static str, ColumnType)] =
-                &[$((stringify!($column), <$rust as Reported>::TYPE)),*];
+            /// Every reported column, which a newer report replaces: its name, and a value that
+            /// tells its type.
+            pub fn columns() -> impl Iterator<Item = (&'static str, ColumnValue<'static>)> {
+                [$((stringify!($column), <$rust as Reported>::value(None))),*].into_iter()
+            }
 
-            /// The values of [`Self::COLUMNS`], in that order.
+            /// The values of [`Self::columns`], in that order.
             pub fn values(&self) -> impl Iterator<Item = ColumnValue<'_>> {
                 [$(Reported::value(self.$column.as_ref())),*].into_iter()
             }

@@ -81,7 +81,7 @@ impl Store {
     /// Removes what has outlived its retention. `None` when another instance is at it.
     ///
     /// Safe at any moment: every step is a transaction of its own, and a run that was cut off
-    /// is completed by the next. A session's place goes in the transaction in which its row
+    /// is completed by the next. A session's time goes in the transaction in which its row
     /// goes, so that a late report finds both or neither.
     ///
     /// # Errors
@@ -141,7 +141,7 @@ impl Store {
                 connection,
                 r#"DELETE FROM session_times WHERE session_key = ANY(ARRAY(
                      SELECT session_key FROM session_times WHERE "timestamp" < $1 LIMIT $2))"#,
-                // No report that is being written now can be placed as far back.
+                // No report that is being written now can get a time as far back.
                 cutoff.minus(Duration::from_hours(24)).into(),
             )
             .await?;
@@ -172,7 +172,7 @@ impl Store {
     }
 }
 
-/// Drops the partitions of months that lie wholly before the cutoff, with the places in them.
+/// Drops the partitions of months that lie wholly before the cutoff, with the session times in them.
 async fn drop_months(
     connection: &mut PgConnection,
     cutoff: UnixMs,
@@ -193,12 +193,12 @@ async fn drop_months(
     }
     for (month, partitions) in months {
         // The sessions' partition is locked before the timeline's, as writers do, and for less
-        // than Postgres' deadlock_timeout. Most places went with the edge, day by day. Dropping
+        // than Postgres' deadlock_timeout. Most session times went with the edge, day by day. Dropping
         // comes last: it needs the whole table for a moment, and writers behind us must not wait
         // long for a slow reader before us, so we give up soon and leave it to the next run. A
         // late report that is being written meanwhile is waited for, and dropped with the month.
         sqlx::raw_sql("BEGIN; SET LOCAL lock_timeout = '800ms'").execute(&mut *connection).await?;
-        let places = sqlx::query(r#"DELETE FROM session_times WHERE "timestamp" < $1"#)
+        let session_times = sqlx::query(r#"DELETE FROM session_times WHERE "timestamp" < $1"#)
             .bind(PgTime::from(month.end()))
             .execute(&mut *connection)
             .await?
@@ -206,14 +206,14 @@ async fn drop_months(
         // Names that of_partition took apart: a table of ours and two numbers.
         let drop = format!("DROP TABLE {}; COMMIT", partitions.join(", "));
         sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *connection).await?;
-        tracing::info!(?partitions, places, "month dropped");
-        pruned.session_times += places;
+        tracing::info!(?partitions, session_times, "month dropped");
+        pruned.session_times += session_times;
         pruned.partitions.extend(partitions);
     }
     Ok(())
 }
 
-/// Deletes a batch of sessions with their timelines and places; false when none was left.
+/// Deletes a batch of sessions with their timelines and session times; false when none was left.
 async fn delete_sessions(
     connection: &mut PgConnection,
     before: PgTime,

@@ -132,7 +132,7 @@ impl Metrics {
             ),
             timeline_entries_dropped: build.counters(
                 "timeline_entries_dropped_total",
-                "Timeline entries not stored, by reason; session_full: the session has 50,000",
+                "Timeline entries not stored, by reason; session_full: the session has 50,000, or 8 MiB",
                 &["reason"],
             ),
             queue_reports: build.gauge("ingest_queue_reports", "Reports waiting for their commit"),

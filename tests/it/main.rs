@@ -15,6 +15,7 @@ mod grafana;
 mod http;
 mod malformed;
 mod managed_pg;
+mod migrations;
 mod minutes;
 mod reader;
 mod retention;

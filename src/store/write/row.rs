@@ -1,6 +1,6 @@
 //! The columns that a report writes, and their values: the store's side of the one list.
 //!
-//! What a report says is listed in [`SessionReport::COLUMNS`]; what the server adds is listed
+//! What a report says is listed in [`SessionReport::columns`]; what the server adds is listed
 //! here, each column beside its value.
 
 use std::borrow::Cow;
@@ -14,7 +14,7 @@ use sqlx::{Postgres, Row as _};
 use uuid::Uuid;
 
 use super::cell::Cell;
-use crate::report::{ColumnType, ColumnValue, SessionReport, SessionTime, Timeline, UnixMs};
+use crate::report::{ColumnValue, SessionReport, SessionTime, Timeline, UnixMs};
 use crate::store::types::PgTime;
 use crate::store::{Error, Received};
 
@@ -110,12 +110,12 @@ const OWN: usize = 12;
 
 /// All columns but `session_key` and `"timestamp"`, in the order in which they are written.
 pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
-    let reported = SessionReport::COLUMNS.iter().map(|(name, kind)| {
-        let sql_type = match kind {
-            ColumnType::BigInt => "bigint",
-            ColumnType::Integer => "integer",
-            ColumnType::Real => "real",
-            ColumnType::Text => "text",
+    let reported = SessionReport::columns().map(|(name, value)| {
+        let sql_type = match value {
+            ColumnValue::BigInt(_) => "bigint",
+            ColumnValue::Integer(_) => "integer",
+            ColumnValue::Real(_) => "real",
+            ColumnValue::Text(_) => "text",
         };
         Column { name, sql_type, update: Update::Replace }
     });
