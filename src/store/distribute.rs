@@ -144,8 +144,10 @@ async fn local_table(
     let row = sqlx::query(
         "SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint,
                 coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
-         FROM pg_partition_tree($1::text::regclass) AS t JOIN pg_class AS c ON c.oid = t.relid
-         WHERE t.isleaf
+         FROM pg_class AS c
+         -- The tree of a table without partitions is empty.
+         WHERE c.relkind = 'r' AND (c.oid = $1::text::regclass
+                OR c.oid IN (SELECT relid FROM pg_partition_tree($1::text::regclass)))
          HAVING NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = $1::text::regclass)",
     )
     .bind(name)
