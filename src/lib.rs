@@ -28,6 +28,7 @@ pub mod lifecycle;
 pub mod limit;
 pub mod managed_pg;
 pub mod report;
+pub mod signals;
 pub mod store;
 pub mod telemetry;
 

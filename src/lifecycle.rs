@@ -4,11 +4,10 @@
 //! `Connection: close`, batches flushed, jobs ended, pool closed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Clock};
@@ -23,8 +22,6 @@ use crate::telemetry::Metrics;
 
 /// How long a starting server waits for its Postgres.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// A second signal within this time is the first one again.
-const SAME_SIGNAL: Duration = Duration::from_millis(250);
 /// How long the reports that wait may take; each of them is held for less.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long jobs and open connections may take to end.
@@ -120,37 +117,4 @@ pub async fn run(
 fn instance(port: u16) -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     format!("{}:{port}", host.as_deref().unwrap_or("unknown"))
-}
-
-/// Cancels `stopping` at the first SIGTERM or SIGINT; a second one ends the process at once.
-///
-/// # Errors
-/// When signals cannot be listened to.
-pub fn stop_on_signals(stopping: CancellationToken) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        let mut began: Option<Instant> = None;
-        loop {
-            let signal = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            match began {
-                None => {
-                    tracing::info!(signal, "stopping; once more to stop at once");
-                    began = Some(Instant::now());
-                    stopping.cancel();
-                }
-                // A wrapper that passes signals on, and a terminal that signals the whole
-                // group, deliver one twice.
-                Some(began) if began.elapsed() < SAME_SIGNAL => {}
-                Some(_) => {
-                    tracing::warn!(signal, "stopped at once");
-                    std::process::exit(1);
-                }
-            }
-        }
-    });
-    Ok(())
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
 use secrecy::ExposeSecret;
 use sqlx::postgres::PgConnectOptions;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Database, DatabaseUrl};
 use crate::managed_pg::{ManagedPostgres, Reporter};
+use crate::signals::stop_on_signals;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -19,14 +20,14 @@ pub(super) struct Opened {
 
 impl Opened {
     /// What commands ask it through.
-    pub(super) fn store(&self, config: &Config) -> Store {
+    fn store(&self, config: &Config) -> Store {
         let metrics = Arc::new(Metrics::new([], &[]));
         Store::new(self.options.clone(), config.pool, config.retention, metrics)
     }
 
     pub(super) async fn close(self) -> anyhow::Result<()> {
         if let Some(postgres) = self.built_in {
-            postgres.stop().await.context("the built-in PostgreSQL could not be stopped")?;
+            postgres.stop().await?;
         }
         Ok(())
     }
@@ -42,6 +43,22 @@ pub(super) fn trouble(config: &Config) -> String {
             format!("the built-in PostgreSQL in {} cannot be used", settings.data_dir.display())
         }
     }
+}
+
+/// Opens the database for `work`, and closes it when that is done or a signal interrupts it.
+pub(super) async fn with<T>(
+    config: &Config,
+    work: impl AsyncFnOnce(&Store) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let stopping = CancellationToken::new();
+    stop_on_signals(stopping.clone())?;
+    let interrupted = || anyhow::anyhow!("interrupted by a signal");
+    let opened = stopping.run_until_cancelled(open(config)).await.ok_or_else(interrupted)??;
+    let store = opened.store(config);
+    let done = stopping.run_until_cancelled(work(&store)).await;
+    store.close().await;
+    opened.close().await?;
+    done.unwrap_or_else(|| Err(interrupted()))
 }
 
 /// Finds the database, starting the built-in one if it is that.

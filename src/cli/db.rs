@@ -48,16 +48,12 @@ struct DistributeArgs {
 
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let Action::Distribute(args) = &args.action;
-    let database = super::database::open(config).await?;
-    let store = database.store(config);
-    let migrated = store.migrate_patiently(Clock::system().now(), PATIENCE).await;
-    let done = match migrated.with_context(|| super::database::trouble(config)) {
-        Ok(_) => distribute(args, &store).await,
-        Err(error) => Err(error),
+    let work = async |store: &Store| {
+        let migrated = store.migrate_patiently(Clock::system().now(), PATIENCE).await;
+        migrated.with_context(|| super::database::trouble(config))?;
+        distribute(args, store).await
     };
-    store.close().await;
-    database.close().await?;
-    done
+    super::database::with(config, work).await
 }
 
 async fn distribute(args: &DistributeArgs, store: &Store) -> anyhow::Result<ExitCode> {
@@ -65,7 +61,7 @@ async fn distribute(args: &DistributeArgs, store: &Store) -> anyhow::Result<Exit
     let shards = args.shards.unwrap_or_else(|| plan.default_shards());
     let mut tables = Vec::new();
     if !plan.tables.is_empty() && !args.yes {
-        confirm(&plan, shards)?;
+        confirm(&plan, shards).await?;
     }
     for table in &plan.tables {
         progress(&format!("{}: copying about {} rows …", table.name, table.rows));
@@ -99,7 +95,7 @@ async fn distribute(args: &DistributeArgs, store: &Store) -> anyhow::Result<Exit
 }
 
 /// Asks on a terminal; elsewhere `--yes` is the answer.
-fn confirm(plan: &Distribution, shards: u32) -> anyhow::Result<()> {
+async fn confirm(plan: &Distribution, shards: u32) -> anyhow::Result<()> {
     progress(&format!("Citus {}, {} nodes for shards. To be distributed:", plan.citus, plan.nodes));
     for table in &plan.tables {
         #[expect(clippy::cast_precision_loss, reason = "for people")]
@@ -111,8 +107,13 @@ fn confirm(plan: &Distribution, shards: u32) -> anyhow::Result<()> {
     }
     progress("While a table is copied, reports wait, and after 8 seconds clients must retry.");
     progress(&format!("Distribute them in {shards} shards? [y/N]"));
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line)?;
+    // On a thread of its own, which nobody waits for when a signal comes instead of a line.
+    let (sender, line) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = sender.send(std::io::stdin().read_line(&mut line).map(|_| line));
+    });
+    let line = line.await.context("no answer")??;
     if !matches!(line.trim(), "y" | "Y" | "yes") {
         bail!("nothing was changed");
     }

@@ -19,15 +19,14 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
-    let database = super::database::open(config).await?;
-    let store = database.store(config);
-    let migrated = store.migrate_patiently(Clock::system().now(), PATIENCE).await;
-    if let (Ok(_), Some(reader)) = (&migrated, &config.reader) {
-        store.grant_reader(reader).await;
-    }
-    store.close().await;
-    database.close().await?;
-    let migrated = migrated.with_context(|| super::database::trouble(config))?;
+    let migrated = super::database::with(config, async |store| {
+        let migrated = store.migrate_patiently(Clock::system().now(), PATIENCE).await;
+        if let (Ok(_), Some(reader)) = (&migrated, &config.reader) {
+            store.grant_reader(reader).await;
+        }
+        migrated.with_context(|| super::database::trouble(config))
+    });
+    let migrated = migrated.await?;
     if args.json {
         let (version, applied) = (migrated.version, migrated.applied);
         return super::print(&json!({"version": version, "applied": applied}).to_string());

@@ -16,9 +16,7 @@ use crate::ingest::Bounds;
 use crate::lifecycle::{self, Ground};
 use crate::limit::Limits;
 use crate::managed_pg::{ManagedPostgres, shell_quote};
-
-/// File descriptors that are not for clients: database connections, listeners, logs.
-const RESERVED_FILES: u64 = 256;
+use crate::signals::stop_on_signals;
 
 pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     // Ports first: a port in use is the commonest mistake, and quickly said.
@@ -29,7 +27,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
         MetricsAt::Off | MetricsAt::Main => None,
     };
     let stopping = CancellationToken::new();
-    lifecycle::stop_on_signals(stopping.clone())?;
+    stop_on_signals(stopping.clone())?;
     warn(&config);
 
     let opening = super::database::open(&config);
@@ -37,13 +35,20 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let database = database?;
+    if let Some(postgres) = &database.built_in {
+        let (gave_up, stopping) = (postgres.gave_up(), stopping.clone());
+        tokio::spawn(async move {
+            gave_up.cancelled().await;
+            stopping.cancel();
+        });
+    }
     let clock = Clock::system();
     let ground = Ground {
         listener,
         metrics_listener,
         database: database.options.clone(),
         clock: clock.clone(),
-        limits: Limits { connections: connections(), ..Limits::default() },
+        limits: limits(),
         bounds: Bounds::default(),
     };
     let greet = || {
@@ -78,17 +83,15 @@ fn warn(config: &Config) {
     }
 }
 
-/// As many clients as the default allows and file descriptors permit, once their soft limit
-/// is raised to the hard one.
-fn connections() -> usize {
-    let wanted = Limits::default().connections;
+/// The limits that the number of file descriptors permits, once its soft limit is raised to the
+/// hard one.
+fn limits() -> Limits {
+    let limits = Limits::default();
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return wanted;
+        return limits;
     };
     let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
-    let files = if raised { hard } else { soft };
-    let permitted = files.saturating_sub(RESERVED_FILES).max(64);
-    wanted.min(usize::try_from(permitted).unwrap_or(wanted))
+    limits.within_files(if raised { hard } else { soft })
 }
 
 fn greeting(

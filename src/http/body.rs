@@ -9,10 +9,10 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 
-use super::decode::Encoding;
 use super::error::Error;
 use crate::app::App;
 use crate::limit::Room;
+use crate::report::Rejection;
 
 /// What is read and thrown away of a body that is too large, so that the client, still
 /// sending, gets to see the answer.
@@ -27,22 +27,24 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// From the content type; a body without one is taken for JSON.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Error> {
-        const EXPECTED: &str =
-            "expected Content-Type application/json, or application/x-ndjson for a batch";
+    /// From the content type; a body without one is taken for JSON. So is `text/plain`, as which
+    /// browsers send beacons.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Rejection> {
         let Some(value) = headers.get(CONTENT_TYPE) else {
             return Ok(Self::Json);
         };
-        let value = value.to_str().map_err(|_| Error::UnsupportedMediaType(EXPECTED))?;
+        let value = value.to_str().unwrap_or("?");
         let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match essence.as_str() {
-            "application/json" => Ok(Self::Json),
+            "application/json" | "text/plain" => Ok(Self::Json),
             "application/x-ndjson" | "application/ndjson" => Ok(Self::Ndjson),
             _ if essence.starts_with("application/") && essence.ends_with("+json") => {
                 Ok(Self::Json)
             }
-            _ => Err(Error::UnsupportedMediaType(EXPECTED)),
+            _ => {
+                let detail = "expected application/json, or application/x-ndjson for a batch";
+                Err(Rejection::unsupported("Content-Type", detail))
+            }
         }
     }
 }
@@ -53,14 +55,15 @@ pub(super) struct Held {
     pub(super) room: Room,
 }
 
-/// The body as sent, of at most `limit` bytes.
+/// The body as sent, of at most `most` bytes. One of more than `limit` bytes will be rejected: a
+/// client that asks first whether to send it is told so.
 pub(super) async fn read(
     request: Request,
     limit: usize,
+    most: usize,
     app: &App,
-) -> Result<(Encoding, Held), Error> {
+) -> Result<Held, Error> {
     let headers = request.headers();
-    let encoding = Encoding::of(headers)?;
     let announced = headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok())
@@ -69,16 +72,20 @@ pub(super) async fn read(
     let waits = headers.contains_key(EXPECT);
     let mut body = request.into_body();
     if announced > limit && waits {
-        return Err(larger_than(limit));
+        return Err(Error::TooLarge(limit));
     }
-    if announced > limit {
-        return Err(too_large(body, limit).await);
+    if announced > most {
+        discard(body).await;
+        return Err(Error::TooLarge(limit));
     }
     let mut room = app.rooms.open();
-    let collected = collect(&mut body, limit, app.limits.still, &mut room);
+    let collected = collect(&mut body, most, app.limits.still, &mut room);
     match tokio::time::timeout(app.limits.body, collected).await {
-        Ok(Ok(Some(bytes))) => Ok((encoding, Held { bytes, room })),
-        Ok(Ok(None)) => Err(too_large(body, limit).await),
+        Ok(Ok(Some(bytes))) => Ok(Held { bytes, room }),
+        Ok(Ok(None)) => {
+            discard(body).await;
+            Err(Error::TooLarge(limit))
+        }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(Error::Timeout),
     }
@@ -123,7 +130,7 @@ async fn collect(
 }
 
 /// Reads on for a moment, so that a client that is still sending gets to see the answer.
-async fn too_large(mut body: Body, limit: usize) -> Error {
+async fn discard(mut body: Body) {
     let discard = async {
         let mut discarded = 0;
         while let Some(Ok(frame)) = body.frame().await {
@@ -135,9 +142,4 @@ async fn too_large(mut body: Body, limit: usize) -> Error {
     };
     // Whether it ended or not: the answer is the same.
     let _ = tokio::time::timeout(DISCARD_TIME, discard).await;
-    larger_than(limit)
-}
-
-fn larger_than(limit: usize) -> Error {
-    Error::TooLarge(format!("the body is larger than {limit} bytes"))
 }

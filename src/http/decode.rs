@@ -7,7 +7,6 @@ use axum::http::header::CONTENT_ENCODING;
 use bytes::Bytes;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
-use super::error::Error;
 use crate::report::Rejection;
 
 /// Largest window that a zstd frame may ask for, as a power of two: 8 MiB, which the format's
@@ -29,16 +28,17 @@ pub(super) enum Encoding {
 
 impl Encoding {
     /// From the header; one encoding at most.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Error> {
-        const EXPECTED: Error = Error::UnsupportedMediaType(
-            "expected no Content-Encoding, or one of gzip, deflate, br, zstd",
-        );
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Rejection> {
+        let unknown = || {
+            let detail = "expected none, or one of gzip, deflate, br, zstd";
+            Rejection::unsupported("Content-Encoding", detail)
+        };
         let mut values = headers.get_all(CONTENT_ENCODING).iter();
         let Some(value) = values.next() else {
             return Ok(Self::Identity);
         };
         if values.next().is_some() {
-            return Err(EXPECTED);
+            return Err(unknown());
         }
         match value.to_str().unwrap_or("?").trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Ok(Self::Identity),
@@ -46,13 +46,13 @@ impl Encoding {
             "deflate" => Ok(Self::Deflate),
             "br" => Ok(Self::Brotli),
             "zstd" => Ok(Self::Zstd),
-            _ => Err(EXPECTED),
+            _ => Err(unknown()),
         }
     }
 }
 
 /// Decompresses a body to at most `limit` bytes.
-pub(super) fn decode(encoding: Encoding, sent: &[u8], limit: usize) -> Result<Bytes, Error> {
+pub(super) fn decode(encoding: Encoding, sent: &[u8], limit: usize) -> Result<Bytes, Rejection> {
     let decoded = match encoding {
         Encoding::Identity => read_up_to(sent, limit),
         Encoding::Gzip => read_up_to(MultiGzDecoder::new(sent), limit),
@@ -66,9 +66,10 @@ pub(super) fn decode(encoding: Encoding, sent: &[u8], limit: usize) -> Result<By
     match decoded {
         Ok(Some(bytes)) => Ok(bytes.into()),
         Ok(None) => {
-            Err(Error::TooLarge(format!("the body is larger than {limit} bytes once decompressed")))
+            let detail = format!("the body is larger than {limit} bytes once decompressed");
+            Err(Rejection::too_large(detail))
         }
-        Err(_) => Err(Rejection::invalid("$", "the body cannot be decompressed").into()),
+        Err(_) => Err(Rejection::invalid("$", "the body cannot be decompressed")),
     }
 }
 
@@ -130,7 +131,11 @@ mod tests {
     fn what_comes_out_is_limited() {
         let bomb = Bytes::from(gzip(&vec![b' '; 1_000_000]));
         assert!(bomb.len() < 2_000);
-        assert!(matches!(decode(Encoding::Gzip, &bomb, 999_999), Err(Error::TooLarge(_))));
+        let refused = decode(Encoding::Gzip, &bomb, 999_999).expect_err("too large");
+        assert_eq!(
+            refused,
+            Rejection::too_large("the body is larger than 999999 bytes once decompressed")
+        );
         assert_eq!(decode(Encoding::Gzip, &bomb, 1_000_000).expect("fits").len(), 1_000_000);
     }
 
@@ -155,7 +160,8 @@ mod tests {
         cut.truncate(cut.len() - 4);
         // Also when all that is missing comes after the last byte that may come out.
         for limit in [100, 17] {
-            assert!(matches!(decode(Encoding::Gzip, &cut, limit), Err(Error::Rejected(_))));
+            let refused = decode(Encoding::Gzip, &cut, limit).expect_err("cut off");
+            assert_eq!(refused, Rejection::invalid("$", "the body cannot be decompressed"));
         }
     }
 
@@ -174,7 +180,7 @@ mod tests {
             sent
         };
         let large = decode(Encoding::Brotli, &encode(true), 100);
-        assert!(matches!(large, Err(Error::Rejected(_))));
+        assert_eq!(large, Err(Rejection::invalid("$", "the body cannot be decompressed")));
         assert_eq!(&decode(Encoding::Brotli, &encode(false), 100).expect("decoded")[..], text);
     }
 

@@ -24,10 +24,8 @@ pub enum Error {
     MethodNotAllowed,
     /// The body did not arrive in time.
     Timeout,
-    /// The body is too large.
-    TooLarge(String),
-    /// The body is in a format that we do not read.
-    UnsupportedMediaType(&'static str),
+    /// The body is too large to be kept: so many bytes are allowed.
+    TooLarge(usize),
     /// The key is over its limit.
     Limited(Duration),
     /// Postgres stayed away.
@@ -43,19 +41,20 @@ impl Error {
     #[must_use]
     pub const fn status(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Rejected(rejection) => match rejection.code {
-                Code::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
-                code => (StatusCode::BAD_REQUEST, code.as_str()),
-            },
+            Self::Rejected(rejection) => {
+                let status = match rejection.code {
+                    Code::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                    Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    Code::InvalidSchema | Code::UnsupportedSchemaVersion => StatusCode::BAD_REQUEST,
+                };
+                (status, rejection.code.as_str())
+            }
             Self::InvalidApiKey => (StatusCode::UNAUTHORIZED, "INVALID_API_KEY"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "FORBIDDEN"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::Timeout => (StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
-            Self::UnsupportedMediaType(_) => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE")
-            }
             Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED"),
             Self::Database => (StatusCode::SERVICE_UNAVAILABLE, "DATABASE_ERROR"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED"),
@@ -73,8 +72,7 @@ impl Error {
             Self::NotFound(what) => (*what).to_owned(),
             Self::MethodNotAllowed => "this path does not take that method".to_owned(),
             Self::Timeout => "the body did not arrive in time".to_owned(),
-            Self::TooLarge(detail) => detail.clone(),
-            Self::UnsupportedMediaType(detail) => (*detail).to_owned(),
+            Self::TooLarge(limit) => format!("$: the body is larger than {limit} bytes"),
             Self::Limited(_) => "too many requests for this key".to_owned(),
             Self::Database => "the database cannot be used at the moment, try again".to_owned(),
             Self::Overloaded => "too many reports are waiting, try again".to_owned(),

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use axum::response::Response;
 use serde_json::json;
 use tower::ServiceExt;
@@ -33,7 +33,8 @@ pub(super) struct Seen {
 pub(super) struct OutcomeName(pub(super) &'static str);
 
 /// Answers a request.
-pub(super) async fn observe(app: Arc<App>, router: Router, request: Request) -> Response {
+pub(super) async fn observe(app: Arc<App>, router: Router, mut request: Request) -> Response {
+    normalise_path(request.uri_mut());
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let method = request.method().as_str();
@@ -86,10 +87,10 @@ impl Line<'_> {
             .unwrap_or("ok");
         let (method, request_id) = (self.method, self.request_id);
         let duration_ms = millis(took);
-        // Probes and scrapes come all the time and say little.
-        if matches!(route, "/health" | "/health/live" | "/health/ready" | "/metrics")
-            && status < 500
-        {
+        // Probes and scrapes come all the time and say little; of requests over their limit, which
+        // a client may repeat as fast as it can, the limiter says how many there were.
+        let is_probe = matches!(route, "/health" | "/health/live" | "/health/ready" | "/metrics");
+        if is_probe && status < 500 || status == StatusCode::TOO_MANY_REQUESTS {
             tracing::debug!(
                 method,
                 route,
@@ -123,6 +124,28 @@ impl Drop for Line<'_> {
             tracing::info!(method, duration_ms, request_id, outcome = "client_gone", "request");
         }
     }
+}
+
+/// Makes `//v1/sessions/` what it means: URLs are put together from parts with a slash at the end
+/// of one and at the start of the next.
+fn normalise_path(uri: &mut Uri) {
+    let path = uri.path();
+    if !path.contains("//") && (path.len() < 2 || !path.ends_with('/')) {
+        return;
+    }
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let mut normal: String = segments.flat_map(|segment| ["/", segment]).collect();
+    if normal.is_empty() {
+        normal.push('/');
+    }
+    if let Some(query) = uri.query() {
+        normal.push('?');
+        normal.push_str(query);
+    }
+    let mut parts = std::mem::take(uri).into_parts();
+    // Parts of a path make a path.
+    parts.path_and_query = normal.parse().ok();
+    *uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
 /// The template of a path, as a label: never the path itself.

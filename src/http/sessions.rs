@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, RequestExt};
@@ -22,7 +23,7 @@ use crate::app::App;
 use crate::auth::{Caller, Scope};
 use crate::ingest::{Answer, Outcome};
 use crate::limit::Room;
-use crate::report::{self, Code, Rejection};
+use crate::report::{self, Rejection};
 
 /// Answer to a report that is committed.
 #[derive(Debug, Serialize, ToSchema)]
@@ -88,15 +89,14 @@ pub(super) async fn post_one(State(app): State<Arc<App>>, request: Request) -> R
 }
 
 async fn take_one(app: &Arc<App>, caller: Caller, request: Request) -> Result<Response, Error> {
-    let limit = app.max_body_bytes;
-    let (encoding, sent) = count_refusal(app, async {
-        if Format::of(request.headers())? == Format::Ndjson {
-            return Err(Error::UnsupportedMediaType("NDJSON goes to /v1/sessions/batch"));
+    let format = |headers: &HeaderMap| match Format::of(headers)? {
+        Format::Json => Ok(()),
+        Format::Ndjson => {
+            Err(Rejection::unsupported("Content-Type", "NDJSON goes to /v1/sessions/batch"))
         }
-        read(request, limit, app).await
-    })
-    .await?;
-    let Held { bytes, room } = decoded(app, &caller, encoding, sent, limit).await?;
+    };
+    let limit = app.max_body_bytes;
+    let ((), Held { bytes, room }) = take(app, &caller, request, limit, format).await?;
     let answer = receive(app, caller, vec![bytes], room).await?.pop().ok_or(Error::Internal)?;
     let outcome = OutcomeName(answer.outcome.as_str());
     acknowledged(&answer.outcome)?;
@@ -128,12 +128,7 @@ pub(super) async fn post_batch(State(app): State<Arc<App>>, request: Request) ->
 
 async fn take_batch(app: &Arc<App>, caller: Caller, request: Request) -> Result<Response, Error> {
     let limit = app.max_body_bytes.max(MAX_BATCH_BYTES);
-    let (format, (encoding, sent)) = count_refusal(app, async {
-        let format = Format::of(request.headers())?;
-        Ok((format, read(request, limit, app).await?))
-    })
-    .await?;
-    let held = decoded(app, &caller, encoding, sent, limit).await?;
+    let (format, held) = take(app, &caller, request, limit, Format::of).await?;
     let split = match format {
         Format::Ndjson => Ok(report::split_lines(&held.bytes, MAX_BATCH_REPORTS)),
         Format::Json => report::split_array(&held.bytes, MAX_BATCH_REPORTS),
@@ -144,11 +139,9 @@ async fn take_batch(app: &Arc<App>, caller: Caller, request: Request) -> Result<
         }
         Ok(_) => {
             let detail = format!("more than {MAX_BATCH_REPORTS} reports in one batch");
-            let (code, field) = (Code::PayloadTooLarge, "$".to_owned());
-            let rejection = Rejection { code, field, detail };
-            return Err(refuse(app, caller, held, rejection).await);
+            return Err(refuse(app, &caller, held, Rejection::too_large(detail)).await);
         }
-        Err(rejection) => return Err(refuse(app, caller, held, rejection).await),
+        Err(rejection) => return Err(refuse(app, &caller, held, rejection).await),
     };
     let answers = receive(app, caller, bodies, held.room).await?;
     let mut results = Vec::with_capacity(answers.len());
@@ -212,6 +205,41 @@ async fn read_one(app: &App, caller: Caller, mut request: Request) -> Result<Res
     }
 }
 
+/// The body after decompression, of at most `limit` bytes, and what `format` makes of the
+/// headers. A body that is refused for its headers or its size is kept as it was sent, unless it
+/// is larger than any that is read.
+async fn take<F>(
+    app: &Arc<App>,
+    caller: &Caller,
+    request: Request,
+    limit: usize,
+    format: impl Fn(&HeaderMap) -> Result<F, Rejection>,
+) -> Result<(F, Held), Error> {
+    let headers = request.headers();
+    let understood = format(headers).and_then(|format| Ok((format, Encoding::of(headers)?)));
+    let most = limit.max(MAX_BATCH_BYTES);
+    let sent = count_refusal(app, read(request, limit, most, app)).await?;
+    let decoded = understood.and_then(|(format, encoding)| match encoding {
+        // The size of a report is checked where reports of a batch are checked too.
+        Encoding::Identity => Ok((format, None)),
+        _ if sent.bytes.len() > limit => {
+            Err(Rejection::too_large(format!("the body is larger than {limit} bytes")))
+        }
+        encoding => Ok((format, Some(decode(encoding, &sent.bytes, limit)?))),
+    });
+    match decoded {
+        Err(rejection) => Err(refuse(app, caller, sent, rejection).await),
+        Ok((format, None)) => Ok((format, sent)),
+        Ok((format, Some(bytes))) => {
+            let mut room = app.rooms.open();
+            if !room.take(bytes.len()) {
+                return count_refusal(app, async { Err(Error::Overloaded) }).await;
+            }
+            Ok((format, Held { bytes, room }))
+        }
+    }
+}
+
 /// Takes bodies in: a client that hangs up cancels nothing.
 async fn receive(
     app: &Arc<App>,
@@ -229,45 +257,18 @@ async fn receive(
 }
 
 /// Refuses a whole body, and keeps its bytes.
-async fn refuse(app: &Arc<App>, caller: Caller, held: Held, rejection: Rejection) -> Error {
+async fn refuse(app: &Arc<App>, caller: &Caller, held: Held, rejection: Rejection) -> Error {
     let (ingest, at) = (Arc::clone(&app.ingest), app.clock.now());
+    let tenant = caller.tenant.clone();
     let refused = Finish::new(async move {
         let Held { bytes, room } = held;
-        let outcome = ingest.refuse(&caller.tenant, bytes, rejection, at).await;
+        let outcome = ingest.refuse(&tenant, bytes, rejection, at).await;
         drop(room);
         outcome
     });
     match refused.await {
         Ok(outcome) => acknowledged(&outcome).err().unwrap_or(Error::Internal),
         Err(error) => error,
-    }
-}
-
-/// The body after decompression, of at most `limit` bytes. One that cannot be decompressed is
-/// kept as it was sent.
-async fn decoded(
-    app: &Arc<App>,
-    caller: &Caller,
-    encoding: Encoding,
-    sent: Held,
-    limit: usize,
-) -> Result<Held, Error> {
-    if encoding == Encoding::Identity {
-        return Ok(sent);
-    }
-    match decode(encoding, &sent.bytes, limit) {
-        Err(Error::Rejected(rejection)) => Err(refuse(app, caller.clone(), sent, rejection).await),
-        decoded => {
-            count_refusal(app, async {
-                let bytes = decoded?;
-                let mut room = app.rooms.open();
-                if !room.take(bytes.len()) {
-                    return Err(Error::Overloaded);
-                }
-                Ok(Held { bytes, room })
-            })
-            .await
-        }
     }
 }
 

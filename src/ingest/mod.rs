@@ -21,7 +21,7 @@ pub use outcome::Outcome;
 pub use queue::Bounds;
 
 use crate::auth::Tenant;
-use crate::report::{self, Code, Rejection, SessionReport, UnixMs};
+use crate::report::{self, Rejection, SessionReport, UnixMs};
 use crate::store::{Received, RejectedBody, Store};
 use crate::telemetry::Metrics;
 use keeper::Keeper;
@@ -69,20 +69,23 @@ impl Ingest {
         let (mut reports, mut reported) = (Vec::with_capacity(bodies.len()), Vec::new());
         for (index, body) in bodies.iter().enumerate() {
             let (session_id, outcome) = match self.parse(body) {
-                Ok(report) => {
+                Ok(mut report) => {
                     let session_id = report.session_id.clone();
+                    reported.push((index, std::mem::take(&mut report.dropped)));
                     reports.push(Received { tenant: tenant.clone(), report, at });
-                    reported.push(index);
                     (Some(session_id), Outcome::Busy)
                 }
                 Err(rejection) => (report::peek_session_id(body), Outcome::Rejected(rejection)),
             };
             answers.push(Answer { session_id, outcome });
         }
-        for (index, outcome) in reported.into_iter().zip(self.batcher.submit(reports)) {
+        for ((index, dropped), outcome) in reported.into_iter().zip(self.batcher.submit(reports)) {
             if let Some(outcome) = outcome {
                 // Only a bug drops a report without an outcome.
                 answers[index].outcome = outcome.await.unwrap_or(Outcome::Bug);
+            }
+            if answers[index].outcome.is_news() {
+                self.metrics.dropped(&dropped);
             }
         }
         let mut refused = Vec::new();
@@ -123,7 +126,7 @@ impl Ingest {
     fn parse(&self, body: &[u8]) -> Result<SessionReport, Rejection> {
         if body.len() > self.max_report_bytes {
             let detail = format!("a report of more than {} bytes", self.max_report_bytes);
-            return Err(Rejection { code: Code::PayloadTooLarge, field: "$".to_owned(), detail });
+            return Err(Rejection::too_large(detail));
         }
         report::parse(body)
     }

@@ -42,6 +42,11 @@ impl Outcome {
         }
     }
 
+    /// Whether the report was acknowledged, and not as one that was stored before.
+    pub(super) const fn is_news(&self) -> bool {
+        matches!(self, Self::Stored | Self::Updated | Self::Stale)
+    }
+
     pub(super) const fn is_rejected(&self) -> bool {
         matches!(self, Self::Rejected(_))
     }

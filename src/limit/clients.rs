@@ -41,6 +41,25 @@ impl Default for Limits {
     }
 }
 
+/// File descriptors that are not for clients: database connections, listeners, logs.
+const RESERVED_FILES: u64 = 256;
+
+impl Limits {
+    /// File descriptors that all connections need.
+    #[must_use]
+    pub const fn files(&self) -> u64 {
+        self.connections as u64 + RESERVED_FILES
+    }
+
+    /// With as many connections as `files` file descriptors permit.
+    #[must_use]
+    pub fn within_files(mut self, files: u64) -> Self {
+        let permitted = files.saturating_sub(RESERVED_FILES).max(64);
+        self.connections = self.connections.min(usize::try_from(permitted).unwrap_or(usize::MAX));
+        self
+    }
+}
+
 /// Bytes of bodies in memory, from their arrival to their answer. Room for eight batches of
 /// the largest size; what waits for its commit is bounded once more by the ingest queue.
 const MAX_BYTES: usize = 64 * 1024 * 1024;

@@ -69,7 +69,15 @@ pub struct Limiter {
     limit: RateLimit,
     buckets: Buckets,
     clock: DefaultClock,
-    warned_at: Mutex<Option<Instant>>,
+    rejections: Mutex<Rejections>,
+}
+
+/// Requests over the limit since the last log line, which there is at most once a minute: the SDK
+/// sends its whole queue however often it is told to wait.
+#[derive(Default)]
+struct Rejections {
+    requests: u64,
+    logged_at: Option<Instant>,
 }
 
 impl Limiter {
@@ -83,7 +91,7 @@ impl Limiter {
             limit,
             buckets: RateLimiter::keyed(quota).with_middleware(),
             clock: DefaultClock::default(),
-            warned_at: Mutex::new(None),
+            rejections: Mutex::default(),
         }
     }
 
@@ -113,18 +121,23 @@ impl Limiter {
 
     /// Says what the limit means, at most once a minute.
     fn warn(&self, caller: &Caller) {
-        let mut warned_at = self.warned_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned_at.is_some_and(|at| at.elapsed() < WARN_EVERY) {
+        let mut rejections = self.rejections.lock().unwrap_or_else(PoisonError::into_inner);
+        rejections.requests += 1;
+        if rejections.logged_at.is_some_and(|at| at.elapsed() < WARN_EVERY) {
             return;
         }
-        *warned_at = Some(Instant::now());
+        rejections.logged_at = Some(Instant::now());
+        let rejected = std::mem::take(&mut rejections.requests);
+        drop(rejections);
         tracing::warn!(
             tenant = %caller.tenant,
+            rejected,
             requests = self.limit.requests,
             window_sec = self.limit.window.as_secs(),
             viewers = self.limit.viewers(),
-            "rate limit reached: it has room for this many viewers of SDK 1.x, who post at least \
-             four reports a minute each; raise RATE_LIMIT_REQUESTS for more"
+            "rate limit reached, requests rejected since the last such line; the limit has room for \
+             this many viewers of SDK 1.x, who post at least four reports a minute each; raise \
+             RATE_LIMIT_REQUESTS for more"
         );
     }
 }

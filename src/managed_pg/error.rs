@@ -140,6 +140,21 @@ pub enum Error {
         /// The last lines of that log.
         tail: String,
     },
+    /// The server died again and again.
+    #[error(
+        "PostgreSQL ended {crashes} times within {seconds} s and is not started again; the last time: {last}. Its log is {}",
+        log.display()
+    )]
+    CrashLoop {
+        /// How often.
+        crashes: usize,
+        /// Within which time.
+        seconds: u64,
+        /// Its log.
+        log: PathBuf,
+        /// How it ended the last time.
+        last: String,
+    },
     /// The server did not go down.
     #[error("PostgreSQL (process {pid}) did not stop within {seconds} s")]
     Stop {

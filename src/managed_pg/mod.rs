@@ -28,6 +28,7 @@ mod paths;
 mod postmaster;
 mod progress;
 mod server;
+mod supervisor;
 mod unpack;
 
 use std::ffi::OsStr;
@@ -36,6 +37,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::CancellationToken;
 
 pub use self::error::Error;
 pub use self::install::{MAVEN_CENTRAL, install};
@@ -48,7 +50,8 @@ use self::account::Account;
 use self::database::APP;
 use self::lock::Lock;
 use self::paths::Layout;
-use self::server::Server;
+use self::server::{Port, Server};
+use self::supervisor::Supervisor;
 
 /// Where the data lies and where the binaries come from.
 #[derive(Debug, Clone)]
@@ -76,13 +79,13 @@ impl Settings {
     }
 }
 
-/// A running server of our own.
+/// A running server of our own, started again when it dies.
 ///
 /// Dropped without [`stop`](Self::stop), it is told to shut down, and nobody waits for it.
 #[derive(Debug)]
 pub struct ManagedPostgres {
     // Fields drop in this order: the server is told to stop before the lock goes.
-    server: Server,
+    server: Supervisor,
     layout: Layout,
     password: SecretString,
     psql: String,
@@ -96,34 +99,10 @@ impl ManagedPostgres {
     pub async fn start(settings: Settings, on: OnProgress<'_>) -> Result<Self, Error> {
         let layout = prepare(&settings.data_dir)?;
         let lock = Lock::take(&layout)?;
-        let pgdata = layout.pgdata();
-        let major = cluster::major(&layout)?;
-        let adopted = if major.is_some() { Server::adopt(&layout).await? } else { None };
-        let server = if let Some(server) = adopted {
-            server
-        } else {
-            let account = Account::choose(&pgdata)?;
-            if let Some(account) = &account {
-                account.check_reach(&layout.root)?;
-            }
-            let bin = local::binaries(&settings, &layout, major, on).await?;
-            if let Some(account) = &account {
-                account.check_reach(&absolute(&bin)?)?;
-                tracing::debug!(user = account.name(), "postgres does not run as root");
-            }
-            if major.is_none() {
-                on(Progress::Initialising);
-                cluster::create(&layout, &bin, account.as_ref()).await?;
-            } else if let Some(account) = &account
-                && is_roots(&pgdata)
-            {
-                account.own_tree(&pgdata)?;
-            }
-            on(Progress::Starting);
-            Server::start(&layout, &bin, account.as_ref()).await?
-        };
+        let server = launch(&settings, &layout, Port::AsBefore, on).await?;
         let password = database::ensure(&layout, server.port()).await?;
         let psql = psql(&settings.installed);
+        let server = Supervisor::watch(server, settings, layout.clone());
         Ok(Self { server, layout, password, psql, _lock: lock })
     }
 
@@ -155,10 +134,51 @@ impl ManagedPostgres {
         self.server.pid()
     }
 
+    /// Cancelled when the server has died too often to be started again; [`stop`](Self::stop)
+    /// then says why.
+    pub fn gave_up(&self) -> CancellationToken {
+        self.server.gave_up()
+    }
+
     /// Shuts the server down and waits for it. Connections still open are cut.
     pub async fn stop(self) -> Result<(), Error> {
         self.server.stop().await
     }
+}
+
+/// Adopts the server that runs on the data directory, or starts one. The lock must be held.
+async fn launch(
+    settings: &Settings,
+    layout: &Layout,
+    port: Port,
+    on: OnProgress<'_>,
+) -> Result<Server, Error> {
+    let pgdata = layout.pgdata();
+    let major = cluster::major(layout)?;
+    if major.is_some()
+        && let Some(server) = Server::adopt(layout).await?
+    {
+        return Ok(server);
+    }
+    let account = Account::choose(&pgdata)?;
+    if let Some(account) = &account {
+        account.check_reach(&layout.root)?;
+    }
+    let bin = local::binaries(settings, layout, major, on).await?;
+    if let Some(account) = &account {
+        account.check_reach(&absolute(&bin)?)?;
+        tracing::debug!(user = account.name(), "postgres does not run as root");
+    }
+    if major.is_none() {
+        on(Progress::Initialising);
+        cluster::create(layout, &bin, account.as_ref()).await?;
+    } else if let Some(account) = &account
+        && is_roots(&pgdata)
+    {
+        account.own_tree(&pgdata)?;
+    }
+    on(Progress::Starting);
+    Server::start(layout, &bin, account.as_ref(), port).await
 }
 
 /// Creates the data directory, closed to others; under root they may pass through, since

@@ -54,6 +54,25 @@ pub(super) fn signal(pid: i32, signal: Signal) {
     }
 }
 
+/// Ends the processes that a dead server has left behind: one that is busy would hold its shared
+/// memory, without which no other starts. Call only with the lock held and no server running.
+#[cfg(target_os = "linux")]
+pub(super) fn kill_orphans(pgdata: &Path) {
+    if Postmaster::running(pgdata).is_some() {
+        return;
+    }
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        if is_postgres_of(pid, pgdata) {
+            signal(pid, Signal::SIGQUIT);
+        }
+    }
+}
+
+/// Elsewhere they are waited for: they notice by themselves, once they are idle.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn kill_orphans(_: &Path) {}
+
 /// Whether there is such a process, ours or not.
 fn is_alive(pid: i32) -> bool {
     !matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH))

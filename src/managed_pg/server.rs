@@ -15,6 +15,8 @@ use super::paths::Layout;
 use super::postmaster::{Postmaster, signal};
 
 const POLL: Duration = Duration::from_millis(10);
+/// An adopted server is no child, so nothing tells us of its end.
+const ADOPTED_POLL: Duration = Duration::from_millis(100);
 /// Recovery after a crash replays the log, which takes as long as it takes.
 const START_WITHIN: Duration = Duration::from_mins(5);
 const STOP_WITHIN: Duration = Duration::from_mins(1);
@@ -22,6 +24,15 @@ const STOP_WITHIN: Duration = Duration::from_mins(1);
 const LOG_MAX_BYTES: u64 = 10 * 1024 * 1024;
 /// Below the ranges from which systems take the ports of outgoing connections.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+/// Which port a server is to have.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Port {
+    /// The one of last time if it is free, or a new one.
+    AsBefore,
+    /// This one: somebody connects to it.
+    Only(u16),
+}
 
 /// A running server. Dropped without [`Server::stop`], it is told to shut down and not waited for.
 #[derive(Debug)]
@@ -68,11 +79,12 @@ impl Server {
         layout: &Layout,
         bin: &Path,
         account: Option<&Account>,
+        port: Port,
     ) -> Result<Self, Error> {
         let mut attempts_left = 3;
         loop {
             attempts_left -= 1;
-            match Self::start_once(layout, bin, account).await {
+            match Self::start_once(layout, bin, account, port).await {
                 // The port went to somebody else meanwhile, or the last processes of a killed
                 // server still hold its memory: both pass.
                 Err(Error::Start { tail, .. })
@@ -92,8 +104,12 @@ impl Server {
         layout: &Layout,
         bin: &Path,
         account: Option<&Account>,
+        port: Port,
     ) -> Result<Self, Error> {
-        let port = choose_port(layout)?;
+        let port = match port {
+            Port::AsBefore => choose_port(layout)?,
+            Port::Only(port) => port,
+        };
         let (log, log_start) = open_log(layout)?;
         let log_too = log.try_clone().map_err(Error::io("open", &layout.log()))?;
         let pgdata = layout.pgdata();
@@ -132,6 +148,24 @@ impl Server {
             }
             sleep(POLL).await;
         }
+    }
+
+    /// Waits until the server is gone without having been told to: how it ended.
+    pub(super) async fn ended(&mut self) -> String {
+        let status = match &mut self.child {
+            Some(child) => match child.wait().await {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            },
+            None => {
+                while Postmaster::running(&self.pgdata).is_some_and(|it| it.pid == self.pid) {
+                    sleep(ADOPTED_POLL).await;
+                }
+                "gone".to_owned()
+            }
+        };
+        self.stopped = true;
+        status
     }
 
     /// Shuts down in the fast way, which rolls back what is open and writes everything to disk;

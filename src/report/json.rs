@@ -41,6 +41,7 @@ impl Cleaned<'_> {
 /// Checks encoding, depth and numbers, and replaces `\u0000` and lone surrogates by U+FFFD.
 /// Grammar is left to the parser that follows.
 pub(super) fn clean(body: &[u8]) -> Result<Cleaned<'_>, Rejection> {
+    let body = without_bom(body);
     let text = std::str::from_utf8(body).map_err(|error| {
         Rejection::invalid("$", format!("not valid UTF-8 at byte {}", error.valid_up_to()))
     })?;
@@ -87,6 +88,11 @@ pub(super) fn clean(body: &[u8]) -> Result<Cleaned<'_>, Rejection> {
     }
     let text = String::from_utf8(bytes).expect("ASCII escapes replaced by ASCII escapes");
     Ok(Cleaned { text: Cow::Owned(text) })
+}
+
+/// Without the byte order mark that some editors and clients put before UTF-8.
+fn without_bom(body: &[u8]) -> &[u8] {
+    body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body)
 }
 
 /// Index after the closing quote (or the end of the text); notes escapes to replace.
@@ -206,7 +212,7 @@ pub type Split<'a> = Vec<&'a [u8]>;
 /// # Errors
 /// When the text is not one closed array.
 pub fn split_array(body: &[u8], most: usize) -> Result<Split<'_>, Rejection> {
-    let body = body.trim_ascii();
+    let body = without_bom(body).trim_ascii();
     let inner = body
         .strip_prefix(b"[")
         .ok_or_else(|| Rejection::invalid("$", "expected a JSON array of reports"))?;
@@ -247,7 +253,7 @@ pub fn split_array(body: &[u8], most: usize) -> Result<Split<'_>, Rejection> {
 /// Splits NDJSON into its lines, one more than `most` at most; blank lines are left out.
 #[must_use]
 pub fn split_lines(body: &[u8], most: usize) -> Split<'_> {
-    let lines = body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
+    let lines = without_bom(body).split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
     lines.filter(|line| !line.is_empty()).take(most + 1).collect()
 }
 

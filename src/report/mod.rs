@@ -7,8 +7,12 @@
 //! What this module accepts, Postgres stores; what it refuses, it refuses with a [`Rejection`]
 //! that names the field. No input panics, recurses or costs more than its own length.
 
+mod date;
+mod dropped;
+mod entries;
 mod json;
 mod model;
+mod number;
 mod rejection;
 mod session_time;
 #[cfg(test)]
@@ -17,6 +21,7 @@ mod timeline;
 mod validate;
 mod wire;
 
+pub use dropped::{Dropped, NUMBER_FIELDS};
 pub use json::{Split, split_array, split_lines};
 pub use model::{ColumnValue, SessionReport, UnixMs};
 pub use rejection::{Code, Rejection};

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::dropped::Dropped;
 use super::timeline::Timeline;
 
 /// A point in time in milliseconds since 1970-01-01T00:00:00Z, as devices send it.
@@ -76,6 +77,8 @@ macro_rules! session_report {
             pub timeline: Option<Timeline>,
             /// The whole report as JSON text that Postgres can hold.
             pub payload: Box<str>,
+            /// What of the payload is in no column because it cannot be.
+            pub dropped: Dropped,
         }
 
         impl SessionReport {

@@ -9,8 +9,10 @@ pub enum Code {
     InvalidSchema,
     /// `schemaVersion` of another major than 1.
     UnsupportedSchemaVersion,
-    /// One report of a batch is larger than a report may be.
+    /// A report, or a batch, is larger than it may be.
     PayloadTooLarge,
+    /// A body in a format or an encoding that is not read.
+    UnsupportedMediaType,
 }
 
 impl Code {
@@ -21,6 +23,7 @@ impl Code {
             Self::InvalidSchema => "INVALID_SCHEMA",
             Self::UnsupportedSchemaVersion => "UNSUPPORTED_SCHEMA_VERSION",
             Self::PayloadTooLarge => "PAYLOAD_TOO_LARGE",
+            Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
         }
     }
 }
@@ -30,7 +33,7 @@ impl Code {
 pub struct Rejection {
     /// Stable code.
     pub code: Code,
-    /// JSON path of the field, `$` for the whole document.
+    /// JSON path of the field, `$` for the whole document, or the name of a header.
     pub field: String,
     /// What is wrong and what is allowed; never the value itself.
     pub detail: String,
@@ -40,6 +43,17 @@ impl Rejection {
     /// A rejection with code [`Code::InvalidSchema`].
     pub fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { code: Code::InvalidSchema, field: field.into(), detail: detail.into() }
+    }
+
+    /// A rejection of the whole document for its size.
+    pub fn too_large(detail: impl Into<String>) -> Self {
+        Self { code: Code::PayloadTooLarge, field: "$".to_owned(), detail: detail.into() }
+    }
+
+    /// A rejection of a body for a header that says how it is written.
+    pub fn unsupported(header: &str, detail: &str) -> Self {
+        let (field, detail) = (header.to_owned(), detail.to_owned());
+        Self { code: Code::UnsupportedMediaType, field, detail }
     }
 }
 

@@ -3,7 +3,10 @@
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::{Code, SessionReport, UnixMs, parse, peek_session_id, split_array, split_lines};
+use super::{
+    Code, Dropped, NUMBER_FIELDS, SessionReport, UnixMs, parse, peek_session_id, split_array,
+    split_lines,
+};
 
 const FULL: &str = include_str!("../../tests/fixtures/wire/a-full.json");
 const TIMELINE: &str = include_str!("../../tests/fixtures/wire/c-report-2.json");
@@ -23,17 +26,17 @@ fn refused(members: &str) -> String {
 
 #[test]
 fn numbers_are_taken_up_to_their_bounds() {
-    assert_eq!(accepted(r#""playTimeMs":9007199254740991"#).play_time_ms, Some((1 << 53) - 1));
+    assert_eq!(accepted(r#""playTimeMs":2678400000"#).play_time_ms, Some(31 * 86_400_000));
+    assert_eq!(accepted(r#""droppedFrames":9007199254740991"#).dropped_frames, Some((1 << 53) - 1));
     assert_eq!(accepted(r#""errorCount":2147483647.0"#).error_count, Some(i32::MAX));
     assert_eq!(accepted(r#""rebufferCount":-0"#).rebuffer_count, Some(0));
     assert_eq!(accepted(r#""meanVideoFormatBitrate":4600999"#).avg_bitrate_kbps, Some(4600));
-    assert_eq!(
-        refused(r#""errorCount":2147483648"#),
-        "$.errorCount: out of range, expected 0 to 2147483647"
-    );
     assert_eq!(refused(r#""playTimeMs":1.5"#), "$.playTimeMs: expected a whole number");
     assert_eq!(refused(r#""playTimeMs":"1""#), "$.playTimeMs: expected a number, found a string");
-    assert_eq!(refused(r#""timestamp":0"#), "$.timestamp: out of range, expected at least 1");
+    assert_eq!(
+        refused(r#""timestamp":0"#),
+        "$.timestamp: out of range, expected Unix milliseconds"
+    );
 }
 
 #[test]
@@ -48,7 +51,44 @@ fn what_is_unset_is_none() {
             (None, None, None)
         );
     }
-    assert!(refused(r#""droppedFrames":-1"#).starts_with("$.droppedFrames: "));
+}
+
+/// Each optional number takes what cannot be, says so, and takes -1 for unknown.
+#[test]
+fn numbers_that_cannot_be_are_dropped_and_counted() {
+    for field in NUMBER_FIELDS.into_iter().filter(|field| !field.contains('.')) {
+        for impossible in
+            ["-9223372036854775807", "-3", "1e300", "-1e300", "9223372036854775808", "1e16"]
+        {
+            if field == "sessionDurationMs" && impossible.starts_with('-') {
+                assert_eq!(
+                    refused(&format!("\"{field}\":{impossible}")),
+                    "$.sessionDurationMs: out of range, expected at least 0"
+                );
+                continue;
+            }
+            let report = accepted(&format!("\"{field}\":{impossible}"));
+            assert_eq!(report.dropped.values, [(field, 1)], "{field} {impossible}");
+            let values =
+                |report: &SessionReport| format!("{:?}", report.values().collect::<Vec<_>>());
+            assert_eq!(values(&report), values(&accepted("\"x\":1")), "{field} {impossible}");
+        }
+        if field != "sessionDurationMs" {
+            let report = accepted(&format!("\"{field}\":-1.0"));
+            assert!(report.dropped.is_empty(), "{field}");
+        }
+        assert!(refused(&format!("\"{field}\":\"1\"")).starts_with(&format!("$.{field}: ")));
+    }
+    assert_eq!(accepted(r#""playTimeMs":2678400001"#).dropped.values, [("playTimeMs", 1)]);
+    assert_eq!(accepted(r#""errorCount":2147483648"#).dropped.values, [("errorCount", 1)]);
+}
+
+#[test]
+fn a_duration_of_nothing_is_no_duration() {
+    for nothing in ["0", "-0", "0.0", "null"] {
+        let report = accepted(&format!("\"sessionDurationMs\":{nothing}"));
+        assert_eq!((report.session_duration_ms, report.dropped), (None, Dropped::default()));
+    }
 }
 
 #[test]
@@ -70,9 +110,16 @@ fn ratios_fit_a_real() {
         let ratio = ratio(nothing).expect("a ratio");
         assert!(ratio.to_bits() == 0, "{nothing} became {ratio}");
     }
-    for wrong in ["-0.0001", "1.0001", "1e300"] {
-        let message = refused(&format!("\"rebufferRatio\":{wrong}"));
-        assert_eq!(message, "$.rebufferRatio: out of range, expected 0 to 1");
+    for (close, bound) in
+        [("1.0000001", 1.0), ("1.001", 1.0), ("-0.001", 0.0), ("-1e-9", 0.0), ("-0.0", 0.0)]
+    {
+        let report = accepted(&format!("\"rebufferRatio\":{close}"));
+        assert_eq!((report.rebuffer_ratio, report.dropped.is_empty()), (Some(bound), true));
+    }
+    for wrong in ["-0.0011", "1.0011", "1.5", "2", "-2"] {
+        let report = accepted(&format!("\"rebufferRatio\":{wrong}"));
+        assert_eq!(report.rebuffer_ratio, None, "{wrong}");
+        assert_eq!(report.dropped.values, [("rebufferRatio", 1)], "{wrong}");
     }
 }
 
@@ -102,10 +149,10 @@ fn starts_are_moments_with_an_offset() {
     {
         assert_eq!(start(&format!("\"{same}\"")), Ok(Some(UnixMs(1_771_065_000_000))), "{same}");
     }
-    for absent in ["null", "\"null\"", "\" null \""] {
+    for absent in ["null", "\"null\"", "\" null \"", "\"\""] {
         assert_eq!(start(absent), Ok(None));
     }
-    for wrong in ["\"\"", "\"2026-02-14T10:30:00\"", "\"2026-02-14\"", "0", "\"now\""] {
+    for wrong in ["\" \"", "\"2026-02-14T10:30:00\"", "\"2026-02-14\"", "0", "\"now\""] {
         assert!(start(wrong).is_err(), "{wrong}");
     }
 }
@@ -144,18 +191,85 @@ fn timelines_name_the_entry() {
         r#"[[0,1,"ENDED",null,null,null,null,2,null,{"codec":"av1\ufffd","x":{"y":[1.50]}}]]"#
     );
     assert_eq!(
-        entry(r#","rebufferCount":-1"#).expect_err("refused"),
-        "$.timelineEvents[0].rebufferCount: out of range, expected 0 to 2147483647"
-    );
-    assert_eq!(
         refused(r#""timelineEvents":[null]"#),
         "$.timelineEvents[0]: expected an object, found null"
     );
-    let many = vec!["0"; 501].join(",");
+    assert_eq!(
+        entry(r#","rebufferCount":"1""#).expect_err("refused"),
+        "$.timelineEvents[0].rebufferCount: expected a number, found a string"
+    );
+    let many = vec!["0"; 2_001].join(",");
     assert_eq!(
         refused(&format!("\"timelineEvents\":[{many}]")),
-        "$.timelineEvents: 501 entries, at most 500 allowed"
+        "$.timelineEvents[0]: expected an object, found a number"
     );
+}
+
+#[test]
+fn an_entry_that_cannot_be_is_left_out_alone() {
+    let good = r#"{"timestampMs":1,"elapsedMs":7,"playbackState":"PLAYING"}"#;
+    let beside = |members: &str| {
+        let entry = format!(
+            r#"{{"timestampMs":1,"elapsedMs":0,"playbackState":"ENDED","bufferedDurationMs":-5,{members}}}"#
+        );
+        accepted(&format!(r#""timelineEvents":[{entry},{good}]"#))
+    };
+    for impossible in [
+        r#""timestampMs":0"#,
+        r#""timestampMs":null"#,
+        r#""elapsedMs":-1"#,
+        r#""elapsedMs":2678400001"#,
+        r#""playbackState":"STALLED""#,
+        r#""playbackState":null"#,
+        r#""totalDroppedFrames":-2"#,
+        r#""rebufferCount":-3"#,
+        r#""rebufferTimeMs":-9223372036854775807"#,
+    ] {
+        let report = beside(impossible);
+        assert_eq!(&*report.timeline.expect("an entry").json, r#"[[7,1,"PLAYING"]]"#);
+        let dropped = Dropped { invalid_entries: 1, ..Dropped::default() };
+        assert_eq!(report.dropped, dropped, "{impossible}");
+    }
+    // Unknown totals and impossible values cost themselves alone.
+    let report = beside(r#""currentBitrate":-7,"rebufferCount":-1,"rebufferTimeMs":1e300"#);
+    let json = report.timeline.expect("entries").json;
+    assert_eq!(&*json, r#"[[0,1,"ENDED"],[7,1,"PLAYING"]]"#);
+    let values = ["currentBitrate", "bufferedDurationMs", "rebufferTimeMs"];
+    let dropped: Vec<&str> = report.dropped.values.iter().map(|(field, _)| *field).collect();
+    assert_eq!(dropped, values.map(|field| format!("timelineEvents.{field}")));
+}
+
+#[test]
+fn long_timelines_are_thinned_evenly() {
+    let entry =
+        |n: usize| format!(r#"{{"timestampMs":1,"elapsedMs":{n},"playbackState":"PLAYING"}}"#);
+    for (sent, widest) in [(2_000, 1), (2_001, 2), (5_000, 3), (15_000, 8)] {
+        let entries: Vec<String> = (0..sent).map(entry).collect();
+        // The last of two counts, here too.
+        let members = format!(r#""timelineEvents":[1],"timelineEvents":[{}]"#, entries.join(","));
+        let report = accepted(&members);
+        let timeline = report.timeline.expect("entries");
+        assert_eq!((timeline.count, timeline.from_ms), (2_000, 0));
+        assert_eq!(timeline.until_ms, i64::try_from(sent - 1).expect("small"));
+        assert_eq!(report.dropped.thinned_entries, u32::try_from(sent - 2_000).expect("small"));
+        let elapsed: Vec<i64> = timeline
+            .texts()
+            .map(|text| text[1..].split(',').next().expect("one").parse().expect("a number"))
+            .collect();
+        let gaps = elapsed.windows(2).map(|pair| pair[1] - pair[0]);
+        let (least, most) = gaps.fold((i64::MAX, 0), |(a, b), gap| (a.min(gap), b.max(gap)));
+        assert!(most == widest && most - least <= 1, "{sent}: {least} to {most}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    let body = "{\"sessionId\":\"s\",\"timestamp\":1}";
+    let marked = format!("\u{feff}{body}");
+    assert_eq!(&*parse(marked.as_bytes()).expect("valid").payload, body);
+    assert_eq!(split_lines(marked.as_bytes(), 10), [body.as_bytes()]);
+    let array = format!("\u{feff}[{body}]");
+    assert_eq!(split_array(array.as_bytes(), 10).expect("an array"), [body.as_bytes()]);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use super::json::path_at;
 use super::rejection::Rejection;
 
-/// Timeline entries that are decoded; one more than allowed is enough to refuse.
-pub(super) const MAX_TIMELINE_ENTRIES: usize = 500;
+/// Timeline entries that a report may bring; of more, as many are kept.
+pub(super) const MAX_TIMELINE_ENTRIES: usize = 2_000;
 
 /// A scalar of any type, or the name of what stood there instead.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -49,10 +49,10 @@ pub(super) enum Shaped<T> {
     Other(&'static str),
 }
 
-/// The elements of an array as far as they are of use, and how many there were.
+/// The first elements of an array, up to [`MAX_TIMELINE_ENTRIES`], and how many there were.
 #[derive(Debug)]
 pub(super) struct Entries<T> {
-    pub(super) kept: Vec<Shaped<T>>,
+    pub(super) first: Vec<Shaped<T>>,
     pub(super) total: usize,
 }
 
@@ -188,6 +188,26 @@ wire_object! {
     } OtherFields<'a>
 }
 
+wire_object! {
+    /// The timeline of a report as text.
+    TimelineText { entries: Option<&'a RawValue> = "timelineEvents" } Ignored
+}
+
+/// The timeline entries in the text of a report that has too many of them: as many as a report
+/// may bring, evenly spread, the first and the last among them. Each with its index.
+pub(super) fn thinned(text: &str) -> Vec<(usize, Shaped<TimelineEvent<'_>>)> {
+    let Ok(Shaped::Is(report)) = serde_json::from_str::<Shaped<TimelineText<'_>>>(text) else {
+        return Vec::new();
+    };
+    let entries = report.entries.map_or("[]", RawValue::get);
+    let entries: Vec<&RawValue> = serde_json::from_str(entries).unwrap_or_default();
+    let last = entries.len().saturating_sub(1);
+    (0..MAX_TIMELINE_ENTRIES.min(entries.len()))
+        .map(|nth| nth * last / (MAX_TIMELINE_ENTRIES - 1))
+        .filter_map(|index| Some((index, serde_json::from_str(entries[index].get()).ok()?)))
+        .collect()
+}
+
 /// Decodes the text of one report.
 pub(super) fn decode(text: &str) -> Result<Report<'_>, Rejection> {
     match serde_json::from_str::<Shaped<Report<'_>>>(text) {
@@ -279,19 +299,18 @@ impl<'de> Deserialize<'de> for Value<'de> {
 
 impl<'de, T: Shape<'de>> Shape<'de> for Entries<T> {
     fn from_seq<A: SeqAccess<'de>>(mut seq: A) -> Result<Shaped<Self>, A::Error> {
-        let mut kept = Vec::new();
-        let mut total = 0;
-        while total <= MAX_TIMELINE_ENTRIES {
+        let mut first = Vec::new();
+        while first.len() < MAX_TIMELINE_ENTRIES {
             let Some(entry) = seq.next_element()? else {
-                return Ok(Shaped::Is(Self { kept, total }));
+                return Ok(Shaped::Is(Self { total: first.len(), first }));
             };
-            kept.push(entry);
-            total += 1;
+            first.push(entry);
         }
+        let mut total = first.len();
         while seq.next_element::<IgnoredAny>()?.is_some() {
             total += 1;
         }
-        Ok(Shaped::Is(Self { kept, total }))
+        Ok(Shaped::Is(Self { first, total }))
     }
 }
 

@@ -75,7 +75,9 @@ impl Store {
             .bind(i64::from(idle))
             .bind(i64::from(max))
             .bind(activity.memory_bytes)
-            .bind(activity.cpu_seconds);
+            .bind(activity.cpu_seconds)
+            .bind(Json(json!(activity.values_dropped)))
+            .bind(Json(json!(activity.entries_dropped)));
         self.execute(RECORD_TIMEOUT, "record", insert).await.map(drop)
     }
 

@@ -10,6 +10,7 @@ use prometheus::{
 
 use super::Totals;
 use crate::auth::Tenant;
+use crate::report::{Dropped, NUMBER_FIELDS};
 
 /// Requests and commits take from a fraction of a millisecond to the 8 s that a report is held.
 const SECONDS: [f64; 14] =
@@ -74,6 +75,7 @@ pub struct Metrics {
     pub commit_delay: Histogram,
     /// Client connections that are open.
     pub connections: IntGauge,
+    values_dropped: IntCounterVec,
     timeline_entries_dropped: IntCounterVec,
     job_runs: IntCounterVec,
     job_success: IntGaugeVec,
@@ -130,9 +132,15 @@ impl Metrics {
                 "Requests answered with 429, by tenant",
                 &["tenant"],
             ),
+            values_dropped: build.counters(
+                "report_values_dropped_total",
+                "Values of stored reports that cannot be and are NULL in their column, by field",
+                &["field"],
+            ),
             timeline_entries_dropped: build.counters(
                 "timeline_entries_dropped_total",
-                "Timeline entries not stored, by reason; session_full: the session has 50,000, or 8 MiB",
+                "Timeline entries not stored, by reason; invalid: it cannot be; thinned: the report \
+                 brought more than 2,000; session_full: the session has 50,000, or 8 MiB",
                 &["reason"],
             ),
             queue_reports: build.gauge("ingest_queue_reports", "Reports waiting for their commit"),
@@ -200,7 +208,12 @@ impl Metrics {
         for code in REJECTED {
             self.rejected.with_label_values(&[code]);
         }
-        self.timeline_entries_dropped.with_label_values(&["session_full"]);
+        for field in NUMBER_FIELDS {
+            self.values_dropped.with_label_values(&[field]);
+        }
+        for reason in ["invalid", "thinned", "session_full"] {
+            self.timeline_entries_dropped.with_label_values(&[reason]);
+        }
         for query in QUERIES {
             self.db_query.with_label_values(&[query]);
         }
@@ -248,6 +261,20 @@ impl Metrics {
     /// Counts a request over its limit.
     pub fn rate_limited(&self, tenant: &Tenant) {
         self.rate_limited.with_label_values(&[tenant.as_str()]).inc();
+    }
+
+    /// Counts what of a report was not stored.
+    pub fn dropped(&self, dropped: &Dropped) {
+        for (field, values) in &dropped.values {
+            self.values_dropped.with_label_values(&[field]).inc_by((*values).into());
+        }
+        for (reason, entries) in
+            [("invalid", dropped.invalid_entries), ("thinned", dropped.thinned_entries)]
+        {
+            if entries > 0 {
+                self.timeline_entries_dropped(reason, entries.into());
+            }
+        }
     }
 
     /// Counts timeline entries that were not stored.

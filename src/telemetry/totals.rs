@@ -18,6 +18,8 @@ pub struct Totals {
     limited: u64,
     rejected: BTreeMap<String, u64>,
     failed: BTreeMap<String, u64>,
+    values_dropped: BTreeMap<String, u64>,
+    entries_dropped: BTreeMap<String, u64>,
     batches: Buckets,
     commits: Buckets,
     cpu_seconds: Option<f64>,
@@ -45,6 +47,10 @@ pub struct Activity {
     pub rejected: BTreeMap<String, u64>,
     /// Reports answered with 5xx, by code; codes without any are left out.
     pub failed: BTreeMap<String, u64>,
+    /// Values of stored reports that were dropped, by field; fields without any are left out.
+    pub values_dropped: BTreeMap<String, u64>,
+    /// Timeline entries that were dropped, by reason; reasons without any are left out.
+    pub entries_dropped: BTreeMap<String, u64>,
     /// Transactions in which reports were written.
     pub batches: u64,
     /// Reports in them.
@@ -106,6 +112,12 @@ impl Totals {
             "rate_limited_total" => self.limited += count,
             "sessions_rejected_total" => add(&mut self.rejected, label(metric, "code"), count),
             "sessions_failed_total" => add(&mut self.failed, label(metric, "code"), count),
+            "report_values_dropped_total" => {
+                add(&mut self.values_dropped, label(metric, "field"), count);
+            }
+            "timeline_entries_dropped_total" => {
+                add(&mut self.entries_dropped, label(metric, "reason"), count);
+            }
             "ingest_batch_reports" => self.batches.add(metric),
             "ingest_commit_delay_seconds" => self.commits.add(metric),
             "process_cpu_seconds_total" => self.cpu_seconds = Some(value),
@@ -132,6 +144,8 @@ impl Totals {
             limited: self.limited.saturating_sub(earlier.limited),
             rejected: since(&self.rejected, &earlier.rejected),
             failed: since(&self.failed, &earlier.failed),
+            values_dropped: since(&self.values_dropped, &earlier.values_dropped),
+            entries_dropped: since(&self.entries_dropped, &earlier.entries_dropped),
             batches: batches.count,
             batch_reports,
             commits: self.commits.since(&earlier.commits).timing(),

@@ -22,6 +22,7 @@ mod retention;
 mod simulate;
 mod slow;
 mod statements;
+mod supervision;
 mod support;
 mod tls;
 mod upsert;

@@ -35,7 +35,7 @@ pub fn cache_dir() -> PathBuf {
     dir
 }
 
-fn data_dir() -> TempDir {
+pub fn data_dir() -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("ours");
     dir

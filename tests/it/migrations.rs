@@ -51,6 +51,6 @@ async fn migrating_again_changes_nothing() {
     assert!(migrate(&database).await.status.success());
     let before = contents(&database).await;
     let again = migrate(&database).await;
-    assert_eq!(String::from_utf8_lossy(&again.stdout), "the schema is up to date (version 4)\n");
+    assert_eq!(String::from_utf8_lossy(&again.stdout), "the schema is up to date (version 5)\n");
     assert_eq!(contents(&database).await, before);
 }

@@ -91,7 +91,7 @@ async fn batches_come_as_arrays_or_lines() {
     assert_eq!(answer["accepted"], 2);
     let answer = server.post_batch(pretty.expect("JSON")).await.json();
     assert_eq!(results(&answer), [("duplicate", Some("a"), None)]);
-    for broken in ["", "{}", "null", "12", "[{}", "{}]", "[] []", "[\"", "\u{feff}[]"] {
+    for broken in ["", "{}", "null", "12", "[{}", "{}]", "[] []", "[\"", " \u{feff}[]"] {
         is_error(&server.post_batch(broken).await, 400, "INVALID_SCHEMA");
     }
     let kept = "SELECT count(*) FROM rejected_reports WHERE field = '$'";

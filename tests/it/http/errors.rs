@@ -75,8 +75,7 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
 async fn unknown_paths_and_methods_need_no_key() {
     let server = Server::at(NOW_MS).await;
     let client = reqwest::Client::new();
-    for path in
-        ["/", "/v1", "/v1/sessions/", "/v1/sessions/a/b", "/v2/sessions", "/health/", "/%FF", "//"]
+    for path in ["/", "/v1", "/v1/", "/v1/sessions/a/b", "/v2/sessions", "/health/x", "/%FF", "//"]
     {
         for key in ["", KEY] {
             let request = client.get(server.url(path)).header("X-API-Key", key);
@@ -97,6 +96,29 @@ async fn unknown_paths_and_methods_need_no_key() {
         is_error(&answer, 405, "METHOD_NOT_ALLOWED");
         assert_eq!(answer.header("allow"), allowed, "{path}");
     }
+}
+
+/// URLs are put together from parts: a slash too many changes nothing.
+#[tokio::test]
+async fn slashes_too_many_change_nothing() {
+    let server = Server::at(NOW_MS).await;
+    for (number, path) in
+        ["/v1/sessions/", "//v1/sessions", "/v1//sessions", "///v1/sessions//?x=//"]
+            .into_iter()
+            .enumerate()
+    {
+        let request = server.request(Method::POST, path).body(report(&format!("s{number}")));
+        let answer = server.send(request).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        let read = server.get(&format!("/v1//sessions/s{number}/")).await;
+        assert_eq!(read.status, 200, "{path}: {}", read.text);
+    }
+    let request = server.request(Method::POST, "/v1/sessions/batch/").body("[]");
+    assert_eq!(server.send(request).await.status, 200);
+    assert_eq!(server.get("/health/").await.status, 200);
+    let series =
+        "http_server_requests_total{method=\"POST\",route=\"/v1/sessions\",status=\"200\"}";
+    assert!((server.metric(series).await - 4.0).abs() < 0.5);
 }
 
 #[tokio::test]

@@ -83,10 +83,17 @@ fn clocks(corpus: &mut Corpus) {
     let started = r#"extract(epoch FROM "timestamp")"#;
     corpus.add(r#""sessionStartDateIso":"null""#, &[receipt]);
     corpus.add(r#""sessionStartDateIso":null"#, &[receipt]);
+    corpus.add(r#""sessionStartDateIso":"""#, &[receipt]);
+    let midnight = r#""sessionStartDateIso":"2026-11-17T24:00:00.000Z""#;
+    corpus.add(midnight, &[(started, Some("1794960000.000000"))]);
     // 2026-11-18T11:06:40Z
-    for start in
-        ["2026-11-18T12:06:40.000+01:00", "2026-11-18T11:06:40Z", "2026-11-18T00:06:40-11:00"]
-    {
+    for start in [
+        "2026-11-18T12:06:40.000+01:00",
+        "2026-11-18T11:06:40Z",
+        "2026-11-18T00:06:40-11:00",
+        "\u{662}\u{660}\u{662}\u{666}-\u{661}\u{661}-\u{661}\u{668}T\u{661}\u{661}:\u{660}\u{666}:\u{664}\u{660}.\u{660}\u{660}\u{660}Z",
+        "\u{6f2}\u{6f0}\u{6f2}\u{6f6}-\u{6f1}\u{6f1}-\u{6f1}\u{6f8}T\u{6f1}\u{6f1}:\u{6f0}\u{6f6}:\u{6f4}\u{6f0}Z",
+    ] {
         let start = format!("\"sessionStartDateIso\":\"{start}\"");
         corpus.add(&start, &[(started, Some("1795000000.000000"))]);
     }
@@ -95,6 +102,8 @@ fn clocks(corpus: &mut Corpus) {
         "2106-01-01T00:00:00Z",
         "0001-01-01T00:00:00Z",
         "9999-12-01T00:00:00Z",
+        "11983-02-14T10:30:00.000Z",
+        "+11983-02-14T10:30:00.000Z",
     ] {
         let start = format!("\"sessionStartDateIso\":\"{unbelievable}\"");
         corpus.add(&start, &[receipt, ("clock_skew_ms IS NULL", Some("false"))]);
@@ -186,14 +195,32 @@ fn timelines(corpus: &mut Corpus) {
     corpus.add(&list(&one_moment), &[]).timeline = 3;
     let odd = [
         entry("0", r#","currentBitrate":-1,"networkType":null,"unknown":[{}]"#),
-        entry(
-            "9007199254740991",
-            r#","timestampMs":9223372036854775807,"networkType":"\ud83d\ude00""#,
-        ),
+        entry("2678400000", r#","timestampMs":9223372036854775807,"networkType":"\ud83d\ude00""#),
     ];
     corpus.add(&list(&odd), &[]).timeline = 2;
     let cut = [entry("1", &format!(",\"networkType\":\"{}\"", "n".repeat(10_000)))];
     corpus.add(&list(&cut), &[]).timeline = 1;
-    let many: Vec<String> = (0..500).map(|n| entry(&n.to_string(), "")).collect();
-    corpus.add(&list(&many), &[]).timeline = 500;
+    for sent in [2_000, 2_001, 10_000] {
+        let many: Vec<String> = (0..sent).map(|n| entry(&n.to_string(), "")).collect();
+        corpus.add(&list(&many), &[]).timeline = 2_000;
+    }
+    for (impossible, stored) in [
+        (r#","timestampMs":0"#, 1),
+        (r#","timestampMs":-1"#, 1),
+        (r#","timestampMs":null"#, 1),
+        (r#","elapsedMs":-1"#, 1),
+        (r#","elapsedMs":9007199254740992"#, 1),
+        (r#","playbackState":"STALLED""#, 1),
+        (r#","playbackState":"PLAYING ""#, 1),
+        (r#","playbackState":"""#, 1),
+        (r#","totalDroppedFrames":-2"#, 1),
+        (r#","rebufferCount":-3"#, 1),
+        (r#","rebufferTimeMs":-5"#, 1),
+        (r#","rebufferCount":2147483648"#, 2),
+        (r#","bufferedDurationMs":-37"#, 2),
+        (r#","currentBitrate":-2"#, 2),
+        (r#","totalDroppedFrames":-1"#, 2),
+    ] {
+        corpus.add(&list(&[entry("1", impossible), entry("2", "")]), &[]).timeline = stored;
+    }
 }

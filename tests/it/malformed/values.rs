@@ -104,9 +104,9 @@ pub fn numbers(corpus: &mut Corpus) {
         &[("avg_bitrate_kbps", Some("2147483647"))],
     );
     corpus.add(
-        r#""playTimeMs":9007199254740991,"droppedFrames":9007199254740991,"rebufferCount":2147483647"#,
+        r#""playTimeMs":2678400000,"droppedFrames":9007199254740991,"rebufferCount":2147483647"#,
         &[
-            ("play_time_ms", Some("9007199254740991")),
+            ("play_time_ms", Some("2678400000")),
             ("dropped_frames", Some("9007199254740991")),
             ("rebuffer_count", Some("2147483647")),
         ],
@@ -120,9 +120,13 @@ pub fn numbers(corpus: &mut Corpus) {
         ("1e-300", "0"),
         ("0.30000000000000004", "0.3"),
         ("0.99999999999999999999", "1"),
+        ("1.0000001", "1"),
+        ("1.001", "1"),
+        ("-0.0009", "0"),
     ] {
         corpus.add(&format!("\"rebufferRatio\":{ratio}"), &[("rebuffer_ratio", Some(stored))]);
     }
+    impossible(corpus);
     corpus.add(r#""x":[1e300,-1e300,1e-300,1E+300,0e0],"y":{"z":1e300}"#, &[]);
     corpus.add(&format!("\"x\":[{}]", vec!["1e300"; 3_000].join(",")), &[]);
     corpus.add(&format!("\"x\":-{},\"y\":0.{}", "9".repeat(399), "1".repeat(398)), &[]);
@@ -133,4 +137,36 @@ pub fn numbers(corpus: &mut Corpus) {
     corpus.add(r#""osVersion":34,"device":{"osVersion":null}"#, &[("os_version", Some("34"))]);
     corpus.add(r#""osVersion":13.5"#, &[("os_version", Some("13.5"))]);
     corpus.add(r#""osVersion":1e300"#, &[("length(os_version)", Some("301"))]);
+}
+
+/// Values that cannot be: their columns are NULL, and the payload keeps them.
+fn impossible(corpus: &mut Corpus) {
+    for (field, column) in [
+        ("startupTimeMs", "player_startup_ms"),
+        ("playTimeMs", "play_time_ms"),
+        ("rebufferTimeMs", "rebuffer_time_ms"),
+        ("totalSeekTimeMs", "seek_time_ms"),
+        ("droppedFrames", "dropped_frames"),
+        ("totalDroppedFrames", "dropped_frames"),
+        ("rebufferCount", "rebuffer_count"),
+        ("totalSeekCount", "seek_count"),
+        ("errorCount", "error_count"),
+        ("qualitySwitchCount", "quality_switch_count"),
+        ("avgBitrateKbps", "avg_bitrate_kbps"),
+        ("meanVideoFormatBitrate", "avg_bitrate_kbps"),
+        ("rebufferRatio", "rebuffer_ratio"),
+    ] {
+        for value in
+            ["-1", "-3", "-9223372036854775807", "9223372036854775808", "9007199254740992", "1e300"]
+        {
+            corpus.add(&format!("\"{field}\":{value}"), &[(column, None)]);
+        }
+    }
+    for ratio in ["-0.1", "1.0011", "1.5", "2"] {
+        corpus.add(&format!("\"rebufferRatio\":{ratio}"), &[("rebuffer_ratio", None)]);
+    }
+    for nothing in ["0", "0.0", "-0", "2678400001"] {
+        let duration = format!("\"sessionDurationMs\":{nothing}");
+        corpus.add(&duration, &[("session_duration_ms", None)]);
+    }
 }

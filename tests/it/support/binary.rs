@@ -29,7 +29,11 @@ pub struct Binary {
 impl Binary {
     /// Starts `media3watch serve` on a free port and waits until it listens.
     pub fn serve(env: &[(&str, &str)]) -> Self {
-        let mut command = bin();
+        Self::run(bin(), env)
+    }
+
+    /// The same, where `command` comes to be the server.
+    pub fn run(mut command: Command, env: &[(&str, &str)]) -> Self {
         command.envs([("PORT", "0"), ("HOST", "127.0.0.1"), ("RATE_LIMIT_REQUESTS", "1000000")]);
         command.envs(env.iter().copied()).env("LOG_FORMAT", "json");
         let mut child =
@@ -69,9 +73,26 @@ impl Binary {
         format!("http://{}{path}", self.address)
     }
 
+    /// What was logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("ours").clone()
+    }
+
+    /// Waits until something is logged.
+    pub fn logs(&self, text: &str, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "no {text:?} in:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("a pid");
-        kill(Pid::from_raw(pid), signal).expect("it runs");
+        kill(self.pid(), signal).expect("it runs");
     }
 
     /// The most memory that was ever resident, in MiB. Linux only.

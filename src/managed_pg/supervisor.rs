@@ -1,0 +1,180 @@
+//! Watches the server and starts it again when it dies: what the system kills for want of memory
+//! must not stay away until somebody looks.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::statvfs::statvfs;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::error::Error;
+use super::paths::Layout;
+use super::postmaster::{kill_orphans, signal};
+use super::server::{Port, Server};
+use super::{Settings, launch};
+
+/// So many crashes within [`CRASH_WINDOW`] are a loop that nothing here ends.
+const MAX_CRASHES: usize = 5;
+const CRASH_WINDOW: Duration = Duration::from_mins(1);
+/// Between attempts to start while the processes of the dead server are still going.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Between attempts to start on a full disk.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(3);
+/// A start needs some space, for its process file and for what it recovers.
+const FULL_DISK_BYTES: u64 = 1024 * 1024;
+
+/// A server that is started again when it dies. Dropped without [`Supervisor::stop`], the server
+/// is told to shut down and not waited for.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    port: u16,
+    pid: Arc<AtomicI32>,
+    stop: CancellationToken,
+    gave_up: CancellationToken,
+    task: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl Supervisor {
+    pub(super) fn watch(server: Server, settings: Settings, layout: Layout) -> Self {
+        let port = server.port();
+        let pid = Arc::new(AtomicI32::new(server.pid()));
+        let (stop, gave_up) = (CancellationToken::new(), CancellationToken::new());
+        let watch = Watch { settings, layout, pid: Arc::clone(&pid), crashes: VecDeque::new() };
+        let (stopping, given_up) = (stop.clone(), gave_up.clone());
+        let task = tokio::spawn(async move {
+            let ended = watch.run(server, stopping).await;
+            given_up.cancel();
+            ended
+        });
+        Self { port, pid, stop, gave_up, task: Some(task) }
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The server's process; of the last one where it is being started again.
+    pub(super) fn pid(&self) -> i32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    /// Cancelled when the server is not started again any more. [`Supervisor::stop`] says why.
+    pub(super) fn gave_up(&self) -> CancellationToken {
+        self.gave_up.clone()
+    }
+
+    /// Shuts the server down and waits for it.
+    pub(super) async fn stop(mut self) -> Result<(), Error> {
+        self.stop.cancel();
+        let Some(task) = self.task.take() else { return Ok(()) };
+        match task.await {
+            Ok(ended) => ended,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is shutting down, and the server with it.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        // The task may not get to run again.
+        if self.task.as_ref().is_some_and(|task| !task.is_finished()) && self.pid() > 1 {
+            signal(self.pid(), Signal::SIGINT);
+        }
+    }
+}
+
+struct Watch {
+    settings: Settings,
+    layout: Layout,
+    pid: Arc<AtomicI32>,
+    crashes: VecDeque<Instant>,
+}
+
+impl Watch {
+    async fn run(mut self, mut server: Server, stop: CancellationToken) -> Result<(), Error> {
+        loop {
+            let Some(status) = stop.run_until_cancelled(server.ended()).await else {
+                return server.stop().await;
+            };
+            let (pid, port) = (server.pid(), server.port());
+            tracing::error!(pid, %status, "postgres ended unexpectedly; starting it again");
+            self.crashed(status)?;
+            let since = Instant::now();
+            let Some(started) = stop.run_until_cancelled(self.start(port)).await else {
+                return Ok(());
+            };
+            server = started?;
+            self.pid.store(server.pid(), Ordering::Relaxed);
+            let took_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(pid = server.pid(), port, took_ms, "postgres is running again");
+        }
+    }
+
+    /// Starts the server on the port that connections know, however long that takes.
+    async fn start(&mut self, port: u16) -> Result<Server, Error> {
+        let mut logged_full_at: Option<Instant> = None;
+        loop {
+            kill_orphans(&self.layout.pgdata());
+            let error = match launch(&self.settings, &self.layout, Port::Only(port), &|_| ()).await
+            {
+                Ok(server) => return Ok(server),
+                Err(error) => error,
+            };
+            if self.is_disk_full(&error) {
+                if logged_full_at.is_none_or(|at| at.elapsed() >= CRASH_WINDOW) {
+                    logged_full_at = Some(Instant::now());
+                    let data_dir = self.layout.root.display();
+                    tracing::error!(%data_dir, "the disk is full: postgres cannot start, trying again every few seconds");
+                }
+                tokio::time::sleep(FULL_DISK_PAUSE).await;
+            } else {
+                tracing::warn!(%error, "postgres could not be started again; retrying");
+                self.crashed(error.to_string())?;
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Counts a crash; too many in a short time are an error.
+    fn crashed(&mut self, last: String) -> Result<(), Error> {
+        let now = Instant::now();
+        self.crashes.retain(|at| now.duration_since(*at) < CRASH_WINDOW);
+        self.crashes.push_back(now);
+        if self.crashes.len() < MAX_CRASHES {
+            return Ok(());
+        }
+        Err(Error::CrashLoop {
+            crashes: self.crashes.len(),
+            seconds: CRASH_WINDOW.as_secs(),
+            log: self.layout.log(),
+            last,
+        })
+    }
+
+    fn is_disk_full(&self, error: &Error) -> bool {
+        let is_said = match error {
+            Error::Io { source, .. } => {
+                matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            }
+            Error::Start { tail, .. } => {
+                tail.contains("No space left on device") || tail.contains("Disk quota exceeded")
+            }
+            _ => false,
+        };
+        // The server's log may be on the same disk and hold nothing of it.
+        is_said
+            || statvfs(&self.layout.pgdata()).is_ok_and(|disk| {
+                u64::from(disk.blocks_available()) * u64::from(disk.fragment_size())
+                    < FULL_DISK_BYTES
+            })
+    }
+}
