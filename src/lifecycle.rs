@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +16,7 @@ use crate::http;
 use crate::ingest::{Bounds, Ingest};
 use crate::jobs;
 use crate::limit::{Limiter, Limits, Rooms};
-use crate::store::{MigrateError, Store};
+use crate::store::{MigrateError, Store, Target};
 use crate::telemetry::Metrics;
 
 /// How long a starting server waits for its Postgres.
@@ -34,7 +33,7 @@ pub struct Ground {
     /// Where metrics are scraped, if not there too.
     pub metrics_listener: Option<TcpListener>,
     /// The database.
-    pub database: PgConnectOptions,
+    pub database: Target,
     /// The time.
     pub clock: Clock,
     /// What clients may cost.

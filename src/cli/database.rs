@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
-use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Database, DatabaseUrl};
 use crate::managed_pg::{ManagedPostgres, Reporter};
 use crate::signals::stop_on_signals;
-use crate::store::Store;
+use crate::store::{Store, Target};
 use crate::telemetry::Metrics;
 
 /// A database that is there until [`Opened::close`].
 pub(super) struct Opened {
-    pub(super) options: PgConnectOptions,
+    pub(super) target: Target,
     pub(super) built_in: Option<ManagedPostgres>,
 }
 
@@ -22,7 +21,7 @@ impl Opened {
     /// What commands ask it through.
     fn store(&self, config: &Config) -> Store {
         let metrics = Arc::new(Metrics::new([], &[]));
-        Store::new(self.options.clone(), config.pool, config.retention, metrics)
+        Store::new(self.target.clone(), config.pool, config.retention, metrics)
     }
 
     pub(super) async fn close(self) -> anyhow::Result<()> {
@@ -64,7 +63,7 @@ pub(super) async fn with<T>(
 /// Finds the database, starting the built-in one if it is that.
 pub(super) async fn open(config: &Config) -> anyhow::Result<Opened> {
     match &config.database {
-        Database::Url(url) => Ok(Opened { options: url.options(), built_in: None }),
+        Database::Url(url) => Ok(Opened { target: url.target(), built_in: None }),
         Database::BuiltIn(settings) => {
             let reporter = Reporter::stderr();
             let postgres =
@@ -72,9 +71,8 @@ pub(super) async fn open(config: &Config) -> anyhow::Result<Opened> {
                     .await?;
             drop(reporter);
             let url = postgres.url();
-            let options =
-                DatabaseUrl::parse(url.expose_secret()).map_err(anyhow::Error::msg)?.options();
-            Ok(Opened { options, built_in: Some(postgres) })
+            let url = DatabaseUrl::parse(url.expose_secret()).map_err(anyhow::Error::msg)?;
+            Ok(Opened { target: url.target(), built_in: Some(postgres) })
         }
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let ground = Ground {
         listener,
         metrics_listener,
-        database: database.options.clone(),
+        database: database.target.clone(),
         clock: clock.clone(),
         limits: limits(),
         bounds: Bounds::default(),

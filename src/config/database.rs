@@ -7,12 +7,15 @@ use std::str::FromStr;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use crate::store::Target;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
 const EXPECTED: &str = "postgresql://user:password@host:port/database?sslmode=…, \
                         or the same with jdbc: before it";
+
+const DEFAULT_PORT: u16 = 5432;
 
 /// `sslrootcert` for the authorities that the system trusts.
 const SYSTEM: &str = native_tls::SYSTEM;
@@ -55,6 +58,8 @@ impl DatabaseUrl {
         }
         let parsed = Self { url, certificates: None, user: None, password: None };
         parsed.ssl_mode()?;
+        parsed.check_parameters()?;
+        parsed.port()?;
         Self::decoded(parsed.url.username())?;
         Self::decoded(parsed.url.password().unwrap_or_default())?;
         Ok(parsed)
@@ -151,7 +156,9 @@ impl DatabaseUrl {
     #[must_use]
     pub fn options(&self) -> PgConnectOptions {
         let mut options = PgConnectOptions::new_without_pgpass()
-            .port(self.url.port().unwrap_or(5432))
+            .port(self.port().unwrap_or(DEFAULT_PORT))
+            // Poolers refuse a start-up parameter that they do not know.
+            .extra_float_digits(None)
             .application_name("media3watch")
             .disable_statement_logging();
         let host = self.url.host_str().filter(|host| !host.is_empty());
@@ -168,7 +175,8 @@ impl DatabaseUrl {
             options = options.password(&password);
         }
         let database = Self::decoded(self.url.path().trim_start_matches('/')).unwrap_or_default();
-        if !database.is_empty() {
+        let database = Some(database).filter(|name| !name.is_empty());
+        if let Some(database) = database.or_else(|| self.parameter("dbname")) {
             options = options.database(&database);
         }
         let root = self.root_certificate();
@@ -188,10 +196,26 @@ impl DatabaseUrl {
                 options = options.application_name(&name);
             }
         }
-        if let Some(schema) = self.parameter("currentSchema") {
-            options = options.options([("search_path", schema)]);
-        }
         options
+    }
+
+    /// What a store connects to.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target {
+            options: self.options(),
+            // Checked when the URL was parsed.
+            settings: self.settings().unwrap_or_default(),
+            is_pooled: self.is_pooled().unwrap_or_default(),
+        }
+    }
+
+    fn port(&self) -> Result<u16, String> {
+        match (self.url.port(), self.parameter("port")) {
+            (Some(port), _) => Ok(port),
+            (None, Some(port)) => port.parse().map_err(|_| "port to be a number".to_owned()),
+            (None, None) => Ok(DEFAULT_PORT),
+        }
     }
 
     /// What libpq makes of `sslmode`.
@@ -221,7 +245,12 @@ impl DatabaseUrl {
 
     /// What follows the question mark under a name.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
-        self.url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+        self.parameters().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    }
+
+    /// Everything that follows the question mark.
+    pub(super) fn parameters(&self) -> url::form_urlencoded::Parse<'_> {
+        self.url.query_pairs()
     }
 
     fn decoded(part: &str) -> Result<String, String> {

@@ -5,6 +5,7 @@
 
 mod alerting;
 mod database;
+mod parameters;
 mod source;
 #[cfg(test)]
 mod tests;

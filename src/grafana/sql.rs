@@ -97,6 +97,16 @@ floor((extract(epoch FROM \"timestamp\") - 60) * 1000)::bigint AS from_ms,
        ceil((extract(epoch FROM \"timestamp\") + 60) * 1000)::bigint
          + greatest(session_duration_ms, watched_ms, 0) AS to_ms";
 
+/// Bits per second, averaged over what was played (CTA-2066), of sessions that report a bitrate.
+const BITRATE: &str = "\
+1000 * sum(avg_bitrate_kbps::float8 * play_time_ms)
+           / nullif(sum(play_time_ms) FILTER (WHERE avg_bitrate_kbps IS NOT NULL), 0)::float8";
+
+/// Rebuffers per hour watched, of sessions that count them.
+const REBUFFERS_PER_HOUR: &str = "\
+3600000 * sum(rebuffer_count)::float8
+           / nullif(sum(watched_ms) FILTER (WHERE rebuffer_count IS NOT NULL), 0)::float8";
+
 /// Columns with a filter, the tenant first.
 pub(super) const FILTERS: [(&str, &str); 5] = [
     ("tenant", "tenant_id"),
@@ -110,7 +120,7 @@ pub(super) const FILTERS: [(&str, &str); 5] = [
 const INSTANCE: (&str, &str) = ("instance", "instance");
 
 /// The placeholders, and what each stands for: as docs/grafana.md explains them.
-fn placeholders(filters: Filters) -> [(&'static str, String); 14] {
+fn placeholders(filters: Filters) -> [(&'static str, String); 16] {
     let chosen = chosen(filters);
     [
         ("{{filters}}", format!("$__timeFilter(\"timestamp\")\n  AND {chosen}")),
@@ -127,6 +137,8 @@ fn placeholders(filters: Filters) -> [(&'static str, String); 14] {
         ("{{dimension}}", dimension()),
         ("{{dimensions}}", dimensions()),
         ("{{around}}", AROUND.to_owned()),
+        ("{{bitrate}}", BITRATE.to_owned()),
+        ("{{rebuffers_per_hour}}", REBUFFERS_PER_HOUR.to_owned()),
     ]
 }
 

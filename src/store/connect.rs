@@ -1,36 +1,24 @@
-//! The connection pool: its limits, and what every connection is set to.
+//! The connection pool: its limits, and how connections are made.
 
 use std::io::ErrorKind;
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
-use sqlx::{ConnectOptions, Connection, PgConnection, Postgres};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
 
 use super::Error;
+use super::lease::Lease;
+use super::settings::{Settings, Target};
 
 /// Connections are renewed after this, so that a failover or a changed setting gets through.
 const MAX_LIFETIME: Duration = Duration::from_mins(30);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 /// Shorter than the time a report is held, so that waiting for a connection is retried.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections pass through the pool this often, which renews those that are old.
-const LONGEST_KEPT: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Once per connection. A 200 promises a durable commit, whatever the role's default is; the
-/// timeouts keep a statement that nobody waits for any more from holding locks.
-pub(super) const SESSION_SETTINGS: &str = "
-    SET TimeZone = 'UTC';
-    SET default_transaction_isolation = 'read committed';
-    SET statement_timeout = '6s';
-    SET lock_timeout = '4s';
-    SET idle_in_transaction_session_timeout = '15s';
-    SELECT set_config('synchronous_commit', 'on', false)
-    WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 
 /// How many connections a pool has at most, and how many it keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,98 +29,119 @@ pub struct PoolSize {
     pub min_idle: u32,
 }
 
-/// A connection on loan from the pool. It goes back only when its user says that all went
-/// well; otherwise (an error, a time-out, a client that hung up) it may be dead or stand in a
-/// broken transaction, and its socket is closed. Postgres then rolls an open transaction back;
-/// a statement that is one by itself it may yet finish.
-pub(super) struct Lease(Option<PoolConnection<Postgres>>);
+/// The connections of a store.
+pub(super) struct Pool {
+    pool: PgPool,
+    pub(super) settings: Arc<Settings>,
+    trust: Arc<Trust>,
+}
 
-impl Lease {
-    pub(super) async fn take(pool: &PgPool) -> Result<Self, Error> {
-        let acquired = match pool.acquire().await {
-            Err(error) if is_way_refused(&error) && other_way(pool).is_some() => {
-                drop(connect(pool).await?);
-                pool.acquire().await
+impl Deref for Pool {
+    type Target = PgPool;
+
+    fn deref(&self) -> &PgPool {
+        &self.pool
+    }
+}
+
+impl Pool {
+    /// A pool whose connections are made when they are needed.
+    pub(super) fn new(target: Target, size: PoolSize) -> Self {
+        let settings = Arc::new(Settings::of(&target));
+        let trust = Arc::new(Trust::default());
+        let pool = pool(target.options, size, Arc::clone(&trust), Arc::clone(&settings));
+        let new = Self { pool, settings, trust };
+        if target.is_pooled == Some(true) {
+            new.set_pooled();
+        }
+        new
+    }
+
+    pub(super) async fn take(&self) -> Result<Lease, Error> {
+        let acquired = match self.pool.acquire().await {
+            Err(error) if is_way_refused(&error) && other_way(&self.pool).is_some() => {
+                drop(connect(&self.pool).await?);
+                self.pool.acquire().await
             }
             acquired => acquired,
         };
-        Ok(Self(Some(acquired?)))
+        Ok(Lease::of_pool(acquired?, Arc::clone(&self.settings)))
     }
 
-    /// Gives the connection back. sqlx asks it for a sign of life first; one that gives none
-    /// is closed. (What is left of the lease looks, when dropped, whether the pool is filled.)
-    pub(super) fn finish(mut self) {
-        if let Some(mut connection) = self.0.take() {
-            let back = tokio::time::timeout(RETURN_TIMEOUT, connection.return_to_pool());
-            tokio::spawn(async { drop(back.await) });
+    /// A connection outside of the pool, for long work. Its error says why, where the pool
+    /// would say "timed out".
+    pub(super) async fn connect(&self) -> Result<Lease, Error> {
+        let mut connection = self.bare().await?;
+        let settings = AssertSqlSafe(self.settings.of_session());
+        sqlx::raw_sql(settings).execute(&mut connection).await.map_err(Error::of_setting)?;
+        Ok(Lease::own(connection, Arc::clone(&self.settings)))
+    }
+
+    async fn bare(&self) -> Result<PgConnection, Error> {
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.pool)).await;
+        Ok(connecting.map_err(|_| Error::timed_out("connecting"))??)
+    }
+
+    /// After a lost connection, the idle ones are suspect too.
+    pub(super) fn lost_one(&self) {
+        self.trust.lose();
+    }
+
+    /// Finds out whether a pooler is in between that gives each transaction another server
+    /// connection: then two clients are seen on one. Nothing is changed on the server.
+    pub(super) async fn find_pooler(&self) -> Result<(), Error> {
+        if self.settings.is_decided() {
+            return Ok(());
         }
-    }
-}
-
-/// A connection that is kept from one batch to the next, so that under load none is fetched and
-/// given back for each. Given back in the end.
-#[derive(Default)]
-pub struct Kept(Option<(Lease, Instant)>);
-
-impl Kept {
-    pub(super) async fn take(&mut self, pool: &PgPool) -> Result<(Lease, Instant), Error> {
-        match self.0.take() {
-            Some((lease, since)) if since.elapsed() < LONGEST_KEPT => Ok((lease, since)),
-            old => {
-                drop(Self(old));
-                Ok((Lease::take(pool).await?, Instant::now()))
+        let (mut one, mut two) = (self.bare().await?, self.bare().await?);
+        let shares = async {
+            let before = server_of(&mut one).await?;
+            sqlx::raw_sql("BEGIN").execute(&mut two).await?;
+            // Poolers give what was used last.
+            if server_of(&mut two).await? == before {
+                return Ok(true);
             }
+            let after = server_of(&mut one).await?;
+            sqlx::raw_sql("ROLLBACK").execute(&mut two).await?;
+            Ok::<_, Error>(after != before)
+        };
+        if tokio::time::timeout(CONNECT_TIMEOUT, shares).await.unwrap_or(Ok(false))? {
+            self.set_pooled();
         }
+        self.settings.decide();
+        Ok(())
     }
 
-    /// Keeps the connection, unless others would have to wait for it.
-    pub(super) fn put(&mut self, lease: Lease, since: Instant, pool: &PgPool) {
-        if pool.num_idle() > 0 || pool.size() < pool.options().get_max_connections() {
-            self.0 = Some((lease, since));
-        } else {
-            lease.finish();
+    /// From now on nothing outlives a transaction.
+    pub(super) fn set_pooled(&self) {
+        if !self.settings.is_pooled() {
+            tracing::info!(
+                "a pooler gives each transaction another connection: no statements are prepared \
+                 for longer, which costs some speed"
+            );
         }
+        self.settings.set_pooled();
+        let options = PgConnectOptions::clone(&self.pool.connect_options());
+        self.pool.set_connect_options(options.statement_cache_capacity(0));
     }
 }
 
-impl Drop for Kept {
-    fn drop(&mut self) {
-        if let Some((lease, _)) = self.0.take() {
-            lease.finish();
-        }
-    }
-}
-
-impl Deref for Lease {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        self.0.as_ref().expect("held until finish")
-    }
-}
-
-impl DerefMut for Lease {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        self.0.as_mut().expect("held until finish")
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // Not `close`, which talks to the server first and may wait for it for ever.
-        drop(self.0.take().map(PoolConnection::detach));
-    }
+/// The process that serves the connection now.
+async fn server_of(connection: &mut PgConnection) -> Result<i32, Error> {
+    // Without parameters, and so without a prepared statement.
+    let row = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(connection).await?;
+    Ok(row.try_get(0)?)
 }
 
 /// When a connection was last lost. Idle ones from before are tested before they are used;
 /// all others are not, which saves a round trip per batch.
 #[derive(Default)]
-pub(super) struct Trust {
+struct Trust {
     lost_at: Mutex<Option<Instant>>,
 }
 
 impl Trust {
-    pub(super) fn lose(&self) {
+    fn lose(&self) {
         *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
@@ -144,7 +153,7 @@ impl Trust {
 
 /// Connects outside of the pool. If the server refuses TLS, or refuses plain text, and `sslmode`
 /// allows the other, connects that way; the pool then does so too.
-pub(super) async fn connect(pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
+async fn connect(pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
     let refused = match pool.connect_options().connect().await {
         Err(error) if is_way_refused(&error) => error,
         done => return done,
@@ -186,7 +195,12 @@ fn is_way_refused(error: &sqlx::Error) -> bool {
     }
 }
 
-pub(super) fn pool(options: PgConnectOptions, size: PoolSize, trust: Arc<Trust>) -> PgPool {
+fn pool(
+    options: PgConnectOptions,
+    size: PoolSize,
+    trust: Arc<Trust>,
+    settings: Arc<Settings>,
+) -> PgPool {
     PgPoolOptions::new()
         .max_connections(size.max)
         // A connection that cannot be had is waited for with its place in the pool taken.
@@ -205,9 +219,12 @@ pub(super) fn pool(options: PgConnectOptions, size: PoolSize, trust: Arc<Trust>)
                 Ok(matches!(ping, Ok(Ok(()))))
             })
         })
-        .after_connect(|connection, _| {
+        .after_connect(move |connection, _| {
+            let settings = Arc::clone(&settings);
             Box::pin(async move {
-                sqlx::raw_sql(SESSION_SETTINGS).execute(connection).await?;
+                settings.decided().await;
+                let settings = AssertSqlSafe(settings.of_session());
+                sqlx::raw_sql(settings).execute(connection).await?;
                 Ok(())
             })
         })

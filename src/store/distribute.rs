@@ -10,9 +10,9 @@ use super::{Error, Store};
 const TABLES: [&str; 3] = ["session_times", "sessions", "timeline_chunks"];
 
 /// Copying takes as long as it takes; a lock is waited for, but not for ever.
-const SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = '1min';
-                        SET idle_in_transaction_session_timeout = 0;
-                        SET client_min_messages = warning";
+const SETTINGS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '1min';
+                        SET LOCAL idle_in_transaction_session_timeout = 0;
+                        SET LOCAL client_min_messages = warning";
 
 /// A cluster and the tables that are to be distributed over it.
 #[derive(Debug, Clone)]
@@ -71,10 +71,11 @@ impl Store {
     /// # Errors
     /// [`DistributeError`] says what is missing.
     pub async fn distribution(&self) -> Result<Distribution, DistributeError> {
-        let mut connection = self.connect().await?;
+        let mut connection = self.pool.connect().await?;
+        connection.open().await?;
         let citus: Option<String> =
             sqlx::query_scalar("SELECT extversion FROM pg_extension WHERE extname = 'citus'")
-                .fetch_optional(&mut connection)
+                .fetch_optional(&mut *connection)
                 .await
                 .map_err(Error::from)?;
         let citus = citus.ok_or(DistributeError::NoCitus)?;
@@ -82,7 +83,7 @@ impl Store {
             "SELECT count(*) FROM pg_dist_node
              WHERE shouldhaveshards AND isactive AND noderole = 'primary'",
         )
-        .fetch_one(&mut connection)
+        .fetch_one(&mut *connection)
         .await
         .map_err(Error::from)?;
         if nodes == 0 {
@@ -92,6 +93,7 @@ impl Store {
         for name in TABLES {
             tables.extend(local_table(&mut connection, name).await?);
         }
+        connection.close().await?;
         Ok(Distribution { citus, nodes: u32::try_from(nodes).unwrap_or(u32::MAX), tables })
     }
 
@@ -102,8 +104,8 @@ impl Store {
     /// As classified by [`Error`]; the table is as it was then.
     pub async fn distribute(&self, table: &LocalTable, shards: u32) -> Result<Duration, Error> {
         let started = Instant::now();
-        let mut connection = self.connect().await?;
-        sqlx::raw_sql(SETTINGS).execute(&mut connection).await?;
+        let mut connection = self.pool.connect().await?;
+        connection.begin(SETTINGS).await?;
         let first = TABLES[0];
         let distribute = if table.name == first {
             sqlx::query("SELECT create_distributed_table($1, 'session_key', shard_count := $2)")
@@ -114,7 +116,8 @@ impl Store {
                 .bind(table.name)
                 .bind(first)
         };
-        distribute.execute(&mut connection).await?;
+        distribute.execute(&mut *connection).await?;
+        connection.commit().await?;
         Ok(started.elapsed())
     }
 
@@ -124,15 +127,15 @@ impl Store {
     /// # Errors
     /// As classified by [`Error`]; the tables are distributed all the same.
     pub async fn free_local_copies(&self) -> Result<(), Error> {
-        let mut connection = self.connect().await?;
-        sqlx::raw_sql(SETTINGS).execute(&mut connection).await?;
+        let mut connection = self.pool.connect().await?;
+        connection.begin(SETTINGS).await?;
         for table in TABLES {
             sqlx::query("SELECT truncate_local_data_after_distributing_table($1::text::regclass)")
                 .bind(table)
-                .execute(&mut connection)
+                .execute(&mut *connection)
                 .await?;
         }
-        Ok(())
+        connection.commit().await
     }
 }
 

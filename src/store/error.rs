@@ -2,6 +2,15 @@
 
 use std::fmt;
 
+/// What PgBouncer says of a connection that it will never make.
+const POOLER_REFUSES: [&str; 5] = [
+    "unsupported startup parameter",
+    "no such database",
+    "no such user",
+    "password authentication failed",
+    "statement pooling mode",
+];
+
 /// A database error by what to do about it.
 ///
 /// `Display` says what happened without the values that were involved: Postgres puts those
@@ -25,9 +34,15 @@ pub struct Cause {
     pub sqlstate: Option<String>,
     /// One line.
     pub message: String,
+    /// Whether what was set is wrong, so that waiting mends nothing.
+    is_permanent: bool,
 }
 
 impl Cause {
+    const fn passing(message: String) -> Self {
+        Self { sqlstate: None, message, is_permanent: false }
+    }
+
     /// Whether Postgres had no better code for it.
     pub(super) fn is_internal(&self) -> bool {
         self.sqlstate.as_deref() == Some("XX000")
@@ -43,12 +58,24 @@ impl Error {
 
     /// A call that did not end in time.
     pub(super) fn timed_out(what: &str) -> Self {
-        Self::Unavailable(Cause { sqlstate: None, message: format!("{what} timed out") })
+        Self::Unavailable(Cause::passing(format!("{what} timed out")))
+    }
+
+    /// A setting that Postgres refuses: it is named, and no row is to blame.
+    pub(super) fn of_setting(error: sqlx::Error) -> Self {
+        match error.as_database_error() {
+            Some(db) if db.code().is_some_and(|code| code.starts_with("22")) => Self::Bug(Cause {
+                sqlstate: db.code().map(Into::into),
+                message: one_line(db.message()),
+                is_permanent: true,
+            }),
+            _ => error.into(),
+        }
     }
 
     /// A condition that a second try sees differently.
     pub(super) fn transient(message: &str) -> Self {
-        Self::Transient(Cause { sqlstate: None, message: message.to_owned() })
+        Self::Transient(Cause::passing(message.to_owned()))
     }
 
     /// Whether one row of many may be the reason, so that the others can be saved.
@@ -81,13 +108,31 @@ impl Error {
         matches!(self, Self::Bug(_)) && matches!(code, Some("0A000" | "XX000"))
     }
 
-    /// Whether Postgres answered that this user or database will not do.
-    pub(super) fn is_refused_login(&self) -> bool {
-        let code = self.cause().sqlstate.as_deref();
-        code.is_some_and(|code| code == "3D000" || code.starts_with("28"))
+    /// Whether a prepared statement is gone, or another client's: a pooler gives each transaction
+    /// another connection.
+    pub(super) fn is_of_pooler(&self) -> bool {
+        matches!(self.cause().sqlstate.as_deref(), Some("42P05" | "26000"))
     }
 
-    const fn cause(&self) -> &Cause {
+    /// Whether waiting does not help: a wrong login or database, a certificate, a parameter. An
+    /// operator may mend it while the server runs.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        self.cause().is_permanent
+    }
+
+    /// Whether a pooler gives each statement another connection, so that nothing can be one
+    /// transaction.
+    pub(super) fn is_statement_pooling(&self) -> bool {
+        self.cause().message.contains("statement pooling mode")
+    }
+
+    /// Whether the role lacks a right, or the schema to make tables in is not there.
+    pub(super) fn is_missing_right(&self) -> bool {
+        matches!(self.cause().sqlstate.as_deref(), Some("42501" | "3F000"))
+    }
+
+    pub(super) const fn cause(&self) -> &Cause {
         match self {
             Self::Transient(cause)
             | Self::Data(cause)
@@ -103,7 +148,9 @@ impl From<sqlx::Error> for Error {
             // The driver looks types up by itself; what Postgres would say of one that is not there.
             let is_missing_type = matches!(error, sqlx::Error::TypeNotFound { .. });
             let sqlstate = is_missing_type.then(|| "42704".to_owned());
-            let cause = Cause { sqlstate, message: one_line(&error.to_string()) };
+            // A handshake that fails for what was set or sent; one that was cut off is an Io error.
+            let is_permanent = matches!(error, sqlx::Error::Tls(_));
+            let cause = Cause { sqlstate, message: one_line(&error.to_string()), is_permanent };
             return match error {
                 sqlx::Error::ColumnDecode { .. }
                 | sqlx::Error::ColumnNotFound(_)
@@ -123,12 +170,21 @@ impl From<sqlx::Error> for Error {
         // Messages on bad input quote it.
         let message =
             if is_data { "the row was refused".to_owned() } else { one_line(db.message()) };
-        let cause = Cause { sqlstate: Some(code.clone()), message };
+        // 08P01: PgBouncer's code for everything, of which it says in words what will stay so.
+        let is_permanent = match code.as_str() {
+            "3D000" => true,
+            "08P01" => POOLER_REFUSES.iter().any(|text| message.contains(text)),
+            code => code.starts_with("28"),
+        };
+        let cause = Cause { sqlstate: Some(code.clone()), message, is_permanent };
         if is_data {
             return Self::Data(cause);
         }
         match code.as_str() {
-            "23514" | "40001" | "40P01" | "55P03" | "55006" | "57014" => Self::Transient(cause),
+            // 42P05, 26000: a pooler gave the transaction another connection.
+            "23514" | "40001" | "40P01" | "55P03" | "55006" | "57014" | "42P05" | "26000" => {
+                Self::Transient(cause)
+            }
             // Read-only: a standby that has not been promoted yet. 3D000, 28*: no such database
             // or login, which an operator may be about to mend.
             "25006" | "25P03" | "25P04" | "3D000" | "XX001" | "XX002" => Self::Unavailable(cause),

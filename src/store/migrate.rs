@@ -1,14 +1,23 @@
 //! Versioned migrations, embedded in the binary, run by one instance at a time.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use super::lease::Lease;
 use super::write::functions;
-use super::{Error, Store};
+use super::{Error, LOCK_CLASS, Store};
 
-/// sqlx takes an advisory lock while it migrates and refuses changed checksums.
-static MIGRATIONS: Migrator = sqlx::migrate!();
+/// sqlx refuses changed checksums. The lock is ours: that of sqlx outlives a transaction, and a
+/// pooler would leave it to somebody else.
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrations = sqlx::migrate!();
+    migrations.set_locking(false);
+    migrations
+});
+const MIGRATE_LOCK: i32 = 1;
 
 /// Oldest PostgreSQL that is supported, as `server_version_num` says it.
 const OLDEST_SERVER: i32 = 150_000;
@@ -54,17 +63,32 @@ pub enum MigrateError {
          DATABASE …)"
     )]
     ForeignTables,
+    /// A right is missing.
+    #[error("{cause}; {remedy}")]
+    Right {
+        /// What Postgres said.
+        cause: Error,
+        /// Statements that mend it.
+        remedy: String,
+    },
+    /// A pooler that allows no transactions.
+    #[error(
+        "the pooler in front of the database gives each statement a connection of its own, so \
+         that no report can be stored safely; set pool_mode = transaction or session in PgBouncer, \
+         or put the address of PostgreSQL itself into DATABASE_URL"
+    )]
+    StatementPooling,
     /// The schema is not one that this version knows.
     #[error("the schema cannot be migrated: {0}")]
     Schema(String),
 }
 
 impl MigrateError {
-    /// True where waiting may help. A wrong password or name is told at once: at a start,
-    /// somebody is there to read it.
+    /// True where waiting may help. What is set wrong is said at once: at a start, somebody is
+    /// there to read it.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Database(error) if error.is_temporary() && !error.is_refused_login())
+        matches!(self, Self::Database(error) if error.is_temporary() && !error.is_permanent())
     }
 }
 
@@ -74,42 +98,73 @@ impl Store {
     /// # Errors
     /// When Postgres is away or too old, or holds a schema from a newer version.
     pub async fn migrate(&self, now: crate::report::UnixMs) -> Result<Migrated, MigrateError> {
-        let mut connection = self.connect().await?;
+        match self.try_migrate(now).await {
+            Err(MigrateError::Database(error)) if error.is_statement_pooling() => {
+                Err(MigrateError::StatementPooling)
+            }
+            Err(MigrateError::Database(cause)) if cause.is_missing_right() => {
+                let remedy = self.remedy(&cause).await?;
+                Err(MigrateError::Right { cause, remedy })
+            }
+            result => result,
+        }
+    }
+
+    async fn try_migrate(&self, now: crate::report::UnixMs) -> Result<Migrated, MigrateError> {
+        self.pool.find_pooler().await?;
+        let mut connection = self.pool.connect().await?;
+        connection.open().await?;
         let (number, server_version, encoding): (i32, String, String) = sqlx::query_as(
             "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
                     current_setting('server_encoding')",
         )
-        .fetch_one(&mut connection)
+        .fetch_one(&mut *connection)
         .await
         .map_err(Error::from)?;
+        connection.close().await?;
         if number < OLDEST_SERVER {
             return Err(MigrateError::ServerTooOld(server_version));
         }
         if encoding != "UTF8" {
             return Err(MigrateError::Encoding(encoding));
         }
-        // Migrations of a large table may run for long, and wait, but not for ever: the lock that
-        // sqlx takes is one that anybody can take. Notices would say at each start that its table
-        // exists already.
-        let settings = "SET statement_timeout = 0; SET lock_timeout = '10min';
-                        SET client_min_messages = warning";
-        sqlx::raw_sql(settings).execute(&mut connection).await.map_err(Error::from)?;
-        refuse_foreign_schema(&mut connection).await?;
-        let before = applied_count(&mut connection).await;
-        // Not `run`: of that, the compiler cannot tell that it may move between threads.
-        let run = MIGRATIONS.run_direct(None, &mut connection, false).await;
-        let after = applied_count(&mut connection).await;
-        run.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(error) => Error::from(error).into(),
-            other => MigrateError::Schema(other.to_string()),
-        })?;
+        let applied = migrate(&mut connection).await?;
         functions::ensure(&mut connection).await?;
         drop(connection);
         self.ensure_partitions(now).await?;
         Ok(Migrated {
             version: MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0),
-            applied: after.saturating_sub(before),
+            applied,
             server_version,
+        })
+    }
+
+    /// What a superuser must run so that this role has the right that it lacks.
+    async fn remedy(&self, cause: &Error) -> Result<String, Error> {
+        let mut connection = self.pool.connect().await?;
+        connection.open().await?;
+        let (role, database, schema, wanted): (String, String, Option<String>, String) =
+            sqlx::query_as(
+                "SELECT quote_ident(current_user), quote_ident(current_database()),
+                        quote_ident(current_schema()), current_setting('search_path')",
+            )
+            .fetch_one(&mut *connection)
+            .await?;
+        connection.close().await?;
+        Ok(match schema {
+            None => format!(
+                "none of the schemas in search_path ({wanted}) is there. As the owner of the \
+                 database: CREATE SCHEMA … AUTHORIZATION {role}"
+            ),
+            Some(schema) if cause.cause().message.contains("schema") => format!(
+                "as a superuser, in this database: GRANT USAGE, CREATE ON SCHEMA {schema} TO \
+                 {role}, or ALTER DATABASE {database} OWNER TO {role} (PostgreSQL 15 and newer let \
+                 only the owner of a database make tables in it)"
+            ),
+            Some(_) => format!(
+                "log in as the role that owns the tables, or, as a superuser, in this database: \
+                 REASSIGN OWNED BY … TO {role}"
+            ),
         })
     }
 
@@ -135,8 +190,40 @@ impl Store {
     }
 }
 
+/// Applies what is missing, in one transaction: all of it or nothing. How many were missing.
+async fn migrate(connection: &mut Lease) -> Result<usize, MigrateError> {
+    // Migrations of a large table may run for long, and wait, but not for ever: the lock is one
+    // that anybody can take. Notices would say at each start that a table exists already.
+    let settings = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10min';
+                    SET LOCAL idle_in_transaction_session_timeout = 0;
+                    SET LOCAL client_min_messages = warning";
+    let begin = AssertSqlSafe(connection.prelude(settings).await?);
+    // sqlx must know of the transaction, to make one within it for each migration.
+    let mut transaction = connection.begin_with(begin).await.map_err(Error::from)?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1, $2)")
+        .bind(LOCK_CLASS)
+        .bind(MIGRATE_LOCK)
+        .execute(&mut *transaction)
+        .await
+        .map_err(Error::from)?;
+    refuse_foreign_schema(&mut transaction).await?;
+    let before = applied_count(&mut transaction).await?;
+    // Not `run`: of that, the compiler cannot tell that it may move between threads.
+    MIGRATIONS.run_direct(None, &mut *transaction, false).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::Execute(error)
+        | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => Error::from(error).into(),
+        other => MigrateError::Schema(other.to_string()),
+    })?;
+    let after = applied_count(&mut transaction).await?;
+    // Behind a pooler, nothing that was prepared may stay.
+    sqlx::raw_sql("DEALLOCATE ALL").execute(&mut *transaction).await.map_err(Error::from)?;
+    transaction.commit().await.map_err(Error::from)?;
+    connection.clear_cached_statements().await.map_err(Error::from)?;
+    Ok(after.saturating_sub(before))
+}
+
 /// Refuses a database with tables that our migrations did not make, before anything is changed.
-async fn refuse_foreign_schema(connection: &mut sqlx::PgConnection) -> Result<(), MigrateError> {
+async fn refuse_foreign_schema(connection: &mut PgConnection) -> Result<(), MigrateError> {
     // Every build before the first release had a table session_places; this schema has none.
     let (is_ours, has_sessions, is_early): (bool, bool, bool) = sqlx::query_as(
         "SELECT to_regclass('_sqlx_migrations') IS NOT NULL, to_regclass('sessions') IS NOT NULL,
@@ -153,8 +240,14 @@ async fn refuse_foreign_schema(connection: &mut sqlx::PgConnection) -> Result<()
 }
 
 /// Zero where the table of migrations does not exist yet.
-async fn applied_count(connection: &mut sqlx::PgConnection) -> usize {
-    let count: Result<i64, _> =
-        sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations").fetch_one(connection).await;
-    count.ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
+async fn applied_count(connection: &mut PgConnection) -> Result<usize, Error> {
+    let is_there: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !is_there {
+        return Ok(0);
+    }
+    let count: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations").fetch_one(connection).await?;
+    Ok(usize::try_from(count).unwrap_or(0))
 }

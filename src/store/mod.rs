@@ -6,12 +6,14 @@
 mod connect;
 mod distribute;
 mod error;
+mod lease;
 mod migrate;
 mod minutes;
 mod partitions;
 mod prune;
 mod reader;
 mod rejected;
+mod settings;
 mod sharding;
 mod types;
 mod write;
@@ -19,23 +21,25 @@ mod write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool};
+use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{PgConnection, Postgres};
 
-pub use connect::{Kept, PoolSize};
+pub use connect::PoolSize;
 pub use distribute::{DistributeError, Distribution, LocalTable};
 pub use error::{Cause, Error};
+pub use lease::Kept;
 pub use migrate::{MigrateError, Migrated};
 pub use minutes::{JobRun, Minute};
 pub use prune::Pruned;
 pub use reader::Reader;
 pub use rejected::RejectedBody;
+pub use settings::Target;
 
 use crate::auth::Tenant;
 use crate::report::{Retention, SessionReport, UnixMs};
 use crate::telemetry::Metrics;
-use connect::{Lease, SESSION_SETTINGS, Trust};
+use connect::Pool;
 use partitions::Partitions;
 use sharding::Sharding;
 use write::NewSessionStreak;
@@ -44,7 +48,6 @@ use write::NewSessionStreak;
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rows about ourselves are short, and can wait for the next time.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Held to the end of a transaction, by one instance at a time.
 const LOCK: &str = "LOCK TABLE server_lock IN EXCLUSIVE MODE";
@@ -77,8 +80,7 @@ pub enum Applied {
 
 /// A pool of connections and what is known about the schema behind it.
 pub struct Store {
-    pool: PgPool,
-    trust: Arc<Trust>,
+    pool: Pool,
     retention: Retention,
     partitions: Partitions,
     sharding: Sharding,
@@ -90,16 +92,13 @@ impl Store {
     /// A store whose connections are made when they are needed.
     #[must_use]
     pub fn new(
-        options: PgConnectOptions,
+        target: Target,
         size: PoolSize,
         retention: Retention,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let trust = Arc::new(Trust::default());
-        let pool = connect::pool(options, size, Arc::clone(&trust));
         Self {
-            pool,
-            trust,
+            pool: Pool::new(target, size),
             retention,
             partitions: Partitions::default(),
             sharding: Sharding::default(),
@@ -126,26 +125,19 @@ impl Store {
         session_id: &str,
     ) -> Result<Option<String>, Error> {
         let read = async {
-            let mut lease = Lease::take(&self.pool).await?;
+            let mut lease = self.pool.take().await?;
+            lease.open().await?;
             let found = sqlx::query_scalar(include_str!("sql/select_session.sql"))
                 .bind(write::session_key(tenant.as_str(), session_id))
                 .bind(tenant.as_str())
                 .bind(session_id)
                 .fetch_optional(&mut *lease)
                 .await?;
+            lease.close().await?;
             lease.finish();
             Ok(found)
         };
         self.within(READ_TIMEOUT, "select_session", read).await
-    }
-
-    /// A connection outside of the pool, for long work. Its error says why, where the pool
-    /// would say "timed out".
-    async fn connect(&self) -> Result<PgConnection, Error> {
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect::connect(&self.pool)).await;
-        let mut connection = connecting.map_err(|_| Error::timed_out("connecting"))??;
-        sqlx::raw_sql(SESSION_SETTINGS).execute(&mut connection).await?;
-        Ok(connection)
     }
 
     /// How many connections are in use, idle, and allowed.
@@ -169,8 +161,10 @@ impl Store {
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<u64, Error> {
         let work = async {
-            let mut lease = Lease::take(&self.pool).await?;
+            let mut lease = self.pool.take().await?;
+            lease.open().await?;
             let touched = query.execute(&mut *lease).await?.rows_affected();
+            lease.close().await?;
             lease.finish();
             Ok(touched)
         };
@@ -190,9 +184,10 @@ impl Store {
         let result = tokio::time::timeout(limit, work).await;
         self.metrics.db_query(name, started.elapsed());
         let result = result.unwrap_or_else(|_| Err(Error::timed_out(name)));
-        if matches!(result, Err(Error::Unavailable(_))) {
-            // After a lost connection, the idle ones are suspect too.
-            self.trust.lose();
+        match &result {
+            Err(error) if error.is_of_pooler() => self.pool.set_pooled(),
+            Err(Error::Unavailable(_)) => self.pool.lost_one(),
+            _ => {}
         }
         result
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::AssertSqlSafe;
 
-use super::connect::Lease;
+use super::lease::Lease;
 use super::{Error, LOCK, Store};
 use crate::report::UnixMs;
 
@@ -103,7 +103,7 @@ impl Store {
     pub async fn ensure_partitions(&self, now: UnixMs) -> Result<(), Error> {
         let this_month = Month::of(now);
         let make = async {
-            let mut lease = Lease::take(&self.pool).await?;
+            let mut lease = self.pool.take().await?;
             // The month before too: around midnight of the first, sessions of both arrive.
             for ahead in -1..=MONTHS_AHEAD {
                 self.ensure_partition(&mut lease, this_month.plus(ahead)).await?;
@@ -119,7 +119,7 @@ impl Store {
     /// connection must not be in a transaction.
     pub(super) async fn ensure_partition(
         &self,
-        connection: &mut PgConnection,
+        connection: &mut Lease,
         month: Month,
     ) -> Result<(), Error> {
         if self.partitions.is_known(month) {
@@ -128,17 +128,12 @@ impl Store {
         self.make_partition(connection, month).await
     }
 
-    async fn make_partition(
-        &self,
-        connection: &mut PgConnection,
-        month: Month,
-    ) -> Result<(), Error> {
+    async fn make_partition(&self, connection: &mut Lease, month: Month) -> Result<(), Error> {
         let (start, end) = (month.0, month.plus(1).0);
-        // One transaction in one simple query: it holds or it does not. The lock lets one
-        // instance at a time look and make. Attaching, unlike CREATE … PARTITION OF, does not
+        // The lock lets one instance at a time look and make. Attaching, unlike CREATE … PARTITION OF, does not
         // wait for running queries of the whole table. A table of that name that was detached
         // is attached again.
-        let mut sql = format!("BEGIN; {LOCK};");
+        let mut sql = String::new();
         for Table { name: table, storage, compressed, identity } in TABLES {
             let partition = month.partition(table);
             let compress = compress(&partition, compressed);
@@ -155,9 +150,10 @@ impl Store {
                  END $$;"
             ));
         }
-        sql.push_str("COMMIT");
+        connection.begin(LOCK).await?;
         // Built from dates and names of our own, nothing that a client sent.
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **connection).await?;
+        connection.commit().await?;
         self.partitions.learn(month);
         Ok(())
     }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
+use super::lease::Lease;
 use super::partitions::Month;
 use super::types::PgTime;
 use super::{Error, LOCK_CLASS, Store};
@@ -15,6 +16,8 @@ use crate::report::UnixMs;
 const PRUNE_LOCK: i32 = 2;
 /// A run that takes longer goes on with the next one.
 const PRUNE_TIMEOUT: Duration = Duration::from_hours(6);
+/// Deleting takes longer than what a client waits for.
+const SETTINGS: &str = "SET LOCAL statement_timeout = '5min'";
 /// Rows deleted per transaction: short enough that nobody waits.
 const BATCH_ROWS: i64 = 2_000;
 /// Times in a row that a batch may meet a writer.
@@ -87,39 +90,42 @@ impl Store {
     /// # Errors
     /// As classified by [`Error`]; what was removed before stays removed.
     pub async fn prune(&self, now: UnixMs) -> Result<Option<Pruned>, Error> {
-        // Outside of the pool: it takes its time, and closing it gives the lock back.
-        let mut connection = self.connect().await?;
-        let run = self.prune_locked(&mut connection, now);
+        // Outside of the pool: it takes its time. The lock is held by a transaction that does
+        // nothing else, and goes with it.
+        let run = async {
+            let mut lock = self.pool.connect().await?;
+            lock.begin("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+            let is_ours: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, $2)")
+                .bind(LOCK_CLASS)
+                .bind(PRUNE_LOCK)
+                .fetch_one(&mut *lock)
+                .await?;
+            if !is_ours {
+                return Ok(None);
+            }
+            let pruned = self.prune_locked(&mut self.pool.connect().await?, now).await?;
+            lock.rollback().await?;
+            Ok(Some(pruned))
+        };
         let run = self.within(PRUNE_TIMEOUT, "prune", run).await;
         self.partitions.forget_all();
         run
     }
 
-    async fn prune_locked(
-        &self,
-        connection: &mut PgConnection,
-        now: UnixMs,
-    ) -> Result<Option<Pruned>, Error> {
-        let is_ours: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
-            .bind(LOCK_CLASS)
-            .bind(PRUNE_LOCK)
-            .fetch_one(&mut *connection)
-            .await?;
-        if !is_ours {
-            return Ok(None);
-        }
+    async fn prune_locked(&self, connection: &mut Lease, now: UnixMs) -> Result<Pruned, Error> {
         // A machine whose clock runs ahead must not delete what others would keep.
+        connection.begin(SETTINGS).await?;
         let theirs: PgTime =
-            sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection).await?;
+            sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut **connection).await?;
+        connection.commit().await?;
         let now = now.min(theirs.into());
-        sqlx::raw_sql("SET statement_timeout = '5min'").execute(&mut *connection).await?;
         let mut pruned = Pruned::default();
         let mut months = Ok(());
         if let Some(cutoff) = self.retention.cutoff(now) {
             let dropped = drop_months(connection, cutoff, &mut pruned).await;
             if dropped.is_err() {
                 // A reader in the way of whole months must not keep the rest.
-                sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+                connection.rollback().await?;
             }
             let mut met = 0;
             loop {
@@ -130,7 +136,7 @@ impl Store {
                     Err(error @ Error::Transient(_)) if met < MEETINGS => {
                         met += 1;
                         tracing::debug!(%error, "deleting old sessions met a writer, once more");
-                        sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+                        connection.rollback().await?;
                     }
                     Err(error) => return Err(error),
                 }
@@ -168,23 +174,25 @@ impl Store {
             now.minus(JOB_RUNS_LIFETIME).into(),
         )
         .await?;
-        months.map(|()| Some(pruned))
+        months.map(|()| pruned)
     }
 }
 
 /// Drops the partitions of months that lie wholly before the cutoff, with the session times in them.
 async fn drop_months(
-    connection: &mut PgConnection,
+    connection: &mut Lease,
     cutoff: UnixMs,
     pruned: &mut Pruned,
 ) -> Result<(), Error> {
+    connection.begin(SETTINGS).await?;
     let names: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
          WHERE i.inhparent IN ('sessions'::regclass, 'timeline_chunks'::regclass)
          ORDER BY i.inhparent = 'timeline_chunks'::regclass, c.relname",
     )
-    .fetch_all(&mut *connection)
+    .fetch_all(&mut **connection)
     .await?;
+    connection.commit().await?;
     let mut months: BTreeMap<Month, Vec<String>> = BTreeMap::new();
     for name in names {
         if let Some(month) = Month::of_partition(&name).filter(|month| month.end() <= cutoff) {
@@ -197,15 +205,17 @@ async fn drop_months(
         // comes last: it needs the whole table for a moment, and writers behind us must not wait
         // long for a slow reader before us, so we give up soon and leave it to the next run. A
         // late report that is being written meanwhile is waited for, and dropped with the month.
-        sqlx::raw_sql("BEGIN; SET LOCAL lock_timeout = '800ms'").execute(&mut *connection).await?;
+        connection.begin(SETTINGS).await?;
+        connection.begin("SET LOCAL lock_timeout = '800ms'").await?;
         let session_times = sqlx::query(r#"DELETE FROM session_times WHERE "timestamp" < $1"#)
             .bind(PgTime::from(month.end()))
-            .execute(&mut *connection)
+            .execute(&mut **connection)
             .await?
             .rows_affected();
         // Names that of_partition took apart: a table of ours and two numbers.
-        let drop = format!("DROP TABLE {}; COMMIT", partitions.join(", "));
-        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *connection).await?;
+        let drop = format!("DROP TABLE {}", partitions.join(", "));
+        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut **connection).await?;
+        connection.commit().await?;
         tracing::info!(?partitions, session_times, "month dropped");
         pruned.session_times += session_times;
         pruned.partitions.extend(partitions);
@@ -215,17 +225,18 @@ async fn drop_months(
 
 /// Deletes a batch of sessions with their timelines and session times; false when none was left.
 async fn delete_sessions(
-    connection: &mut PgConnection,
+    connection: &mut Lease,
     before: PgTime,
     pruned: &mut Pruned,
 ) -> Result<bool, Error> {
+    connection.begin(SETTINGS).await?;
     let rows = sqlx::query(
         r#"SELECT session_key, "timestamp" FROM sessions
            WHERE "timestamp" < $1 ORDER BY "timestamp" LIMIT $2"#,
     )
     .bind(before)
     .bind(BATCH_ROWS)
-    .fetch_all(&mut *connection)
+    .fetch_all(&mut **connection)
     .await?;
     let mut keys: Vec<Uuid> = Vec::with_capacity(rows.len());
     let mut times: Vec<PgTime> = Vec::with_capacity(rows.len());
@@ -234,7 +245,6 @@ async fn delete_sessions(
         times.push(row.try_get(1)?);
     }
     let span = (times.iter().min().copied(), times.iter().max().copied());
-    sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
     // The row first: a report that is being written holds it, and is waited for. A key has one
     // session time, so the span only spares Postgres the partitions that hold none of them.
     let mut deleted = [0; 3];
@@ -244,9 +254,9 @@ async fn delete_sessions(
         r#"DELETE FROM session_times WHERE session_key = ANY($1) AND "timestamp" BETWEEN $2 AND $3"#,
     ]) {
         let delete = sqlx::query(sql).bind(&keys).bind(span.0).bind(span.1);
-        *deleted = delete.execute(&mut *connection).await?.rows_affected();
+        *deleted = delete.execute(&mut **connection).await?.rows_affected();
     }
-    sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
+    connection.commit().await?;
     let [sessions, timeline_chunks, session_times] = deleted;
     pruned.sessions += sessions;
     pruned.timeline_chunks += timeline_chunks;
@@ -256,14 +266,16 @@ async fn delete_sessions(
 
 /// Runs a DELETE of at most `$2` rows older than `$1` until nothing is left.
 async fn delete_batches(
-    connection: &mut PgConnection,
+    connection: &mut Lease,
     sql: &'static str,
     before: PgTime,
 ) -> Result<u64, Error> {
     let mut deleted = 0;
     loop {
+        connection.begin(SETTINGS).await?;
         let batch =
-            sqlx::query(sql).bind(before).bind(BATCH_ROWS).execute(&mut *connection).await?;
+            sqlx::query(sql).bind(before).bind(BATCH_ROWS).execute(&mut **connection).await?;
+        connection.commit().await?;
         if batch.rows_affected() == 0 {
             return Ok(deleted);
         }

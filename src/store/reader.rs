@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use postgres_protocol::password::scram_sha_256;
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::AssertSqlSafe;
 
+use super::lease::Lease;
 use super::{Error, LOCK, Store};
 
 const GRANT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,7 +57,7 @@ impl Store {
     }
 
     async fn try_grant(&self, reader: &Reader) -> Result<Granted, Error> {
-        let mut connection = self.connect().await?;
+        let mut connection = self.pool.connect().await?;
         let granted = grant(&mut connection, &reader.user, &reader.password).await;
         // An open transaction ends with its connection.
         drop(connection);
@@ -71,13 +72,12 @@ enum Granted {
 }
 
 async fn grant(
-    connection: &mut PgConnection,
+    connection: &mut Lease,
     user: &str,
     password: &SecretString,
 ) -> Result<Granted, Error> {
     // Instances that start together would change the same rows of the catalogue.
-    let begin = format!("BEGIN; {LOCK}");
-    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
+    connection.begin(LOCK).await?;
     // Roles are the cluster's, so ours are known by a comment with the name of the database.
     let (database, schema, mark, found): (String, String, String, Option<String>) = sqlx::query_as(
         "SELECT quote_ident(current_database()), quote_ident(current_schema()::text),
@@ -86,7 +86,7 @@ async fn grant(
                      FROM pg_roles WHERE rolname = $1)",
     )
     .bind(user)
-    .fetch_one(&mut *connection)
+    .fetch_one(&mut **connection)
     .await?;
     let granted = match &found {
         None => Granted::Made,
@@ -115,9 +115,9 @@ async fn grant(
     sql.push_str(&format!(
         r#"GRANT CONNECT ON DATABASE {database} TO "{user}";
            GRANT USAGE ON SCHEMA {schema} TO "{user}";
-           GRANT SELECT ON {READABLE} TO "{user}";
-           COMMIT"#
+           GRANT SELECT ON {READABLE} TO "{user}";"#
     ));
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **connection).await?;
+    connection.commit().await?;
     Ok(granted)
 }

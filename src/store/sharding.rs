@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use sqlx::PgConnection;
 
 use super::Error;
+use super::lease::Lease;
 
 const UNKNOWN: u8 = 0;
 const ONE_POSTGRES: u8 = 1;
@@ -16,7 +17,7 @@ pub(super) struct Sharding(AtomicU8);
 
 impl Sharding {
     /// Whether the tables are distributed.
-    pub(super) async fn of(&self, connection: &mut PgConnection) -> Result<bool, Error> {
+    pub(super) async fn of(&self, connection: &mut Lease) -> Result<bool, Error> {
         match self.0.load(Ordering::Relaxed) {
             UNKNOWN => {
                 let is_sharded = is_sharded(connection).await?;
@@ -34,7 +35,7 @@ impl Sharding {
     }
 
     /// Whether the tables are distributed and were not when it was found out last.
-    pub(super) async fn look_again(&self, connection: &mut PgConnection) -> Result<bool, Error> {
+    pub(super) async fn look_again(&self, connection: &mut Lease) -> Result<bool, Error> {
         if self.is_known() {
             return Ok(false);
         }
@@ -44,7 +45,17 @@ impl Sharding {
 }
 
 /// Whether any of the tables is distributed now.
-async fn is_sharded(connection: &mut PgConnection) -> Result<bool, Error> {
+async fn is_sharded(connection: &mut Lease) -> Result<bool, Error> {
+    let was_in_transaction = connection.is_in_transaction();
+    connection.open().await?;
+    let is_sharded = look(connection).await?;
+    if !was_in_transaction {
+        connection.close().await?;
+    }
+    Ok(is_sharded)
+}
+
+async fn look(connection: &mut PgConnection) -> Result<bool, Error> {
     // Two steps: the table of distributed tables exists only where Citus is installed.
     let has_citus: bool =
         sqlx::query_scalar("SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL")

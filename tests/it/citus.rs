@@ -173,7 +173,7 @@ async fn two_instances_write_the_same_hot_sessions_on_shards() {
     let Some((server, _turn)) = distributed(MONTH_END_MS).await else { return };
     let database = server.database.clone();
     server.stop().await;
-    hot_sessions_are_right(&database, 20, 8, 8).await;
+    hot_sessions_are_right((&database, &database), 20, 8, 8).await;
 }
 
 #[tokio::test]

@@ -559,7 +559,10 @@ fn no_configuration_shows_a_secret_good_or_bad() {
             ("DATABASE_PASSWORD_FILE", &password),
             ("REDIS_URL_FILE", &redis),
         ],
-        &[("DATABASE_URL", "jdbc:postgresql://h/d?user=u&password=canary-db&x=canary-own-db")],
+        &[(
+            "DATABASE_URL",
+            "jdbc:postgresql://h/d?user=u&password=canary-db&application_name=canary-own-db",
+        )],
         &[("M3W_API_KEY", "canary-key is two words"), ("DATABASE_URL", "mysql://u:canary-db@h/d")],
         &[("M3W_API_KEY_FILE", &bad_key), ("DATABASE_URL_FILE", &bad_url)],
         &[

@@ -9,6 +9,7 @@
 
 mod citus;
 mod cli;
+mod database_url;
 mod docs;
 mod faults;
 mod grafana;
@@ -17,6 +18,7 @@ mod malformed;
 mod managed_pg;
 mod migrations;
 mod minutes;
+mod pooler;
 mod reader;
 mod retention;
 mod simulate;

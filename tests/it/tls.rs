@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use media3watch::config::DatabaseUrl;
 use media3watch::report::Retention;
-use media3watch::store::{PoolSize, Store};
+use media3watch::store::{PoolSize, Store, Target};
 use media3watch::telemetry::Metrics;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use tempfile::TempDir;
@@ -202,7 +202,8 @@ impl Server {
         let options = DatabaseUrl::parse(url).expect(url).options().application_name(&name);
         let size = PoolSize { max: 1, min_idle: 0 };
         let metrics = Arc::new(Metrics::new([], &[]));
-        let store = Store::new(options, size, Retention::days(0), metrics);
+        let target = Target { is_pooled: Some(false), ..options.into() };
+        let store = Store::new(target, size, Retention::days(0), metrics);
         let pinged = store.ping(Duration::from_secs(10)).await;
         let query = format!(
             "SELECT bool_or(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \

@@ -308,11 +308,17 @@ async fn the_same_id_in_two_tenants_is_two_sessions() {
 }
 
 /// Two instances, many clients, few sessions: every report is acknowledged, no deadlock is
-/// seen, and each session has one row with its newest report.
-pub async fn hot_sessions_are_right(database: &Database, sessions: i64, clients: i64, rounds: i64) {
+/// seen, and each session has one row with its newest report. `through` is how the instances
+/// reach the database.
+pub async fn hot_sessions_are_right(
+    (through, database): (&Database, &Database),
+    sessions: i64,
+    clients: i64,
+    rounds: i64,
+) {
     let options = || ServerOptions { now_ms: Some(NOW_MS), ..ServerOptions::default() };
-    let one = Server::with(options(), database).await;
-    let two = Server::with(options(), database).await;
+    let one = Server::with(options(), through).await;
+    let two = Server::with(options(), through).await;
     let servers = Arc::new([one, two]);
     let running: Vec<_> = (0..clients)
         .map(|client| {
@@ -352,7 +358,8 @@ pub async fn hot_sessions_are_right(database: &Database, sessions: i64, clients:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_instances_write_the_same_hot_sessions() {
-    hot_sessions_are_right(&Database::new().await, 40, 16, 25).await;
+    let database = Database::new().await;
+    hot_sessions_are_right((&database, &database), 40, 16, 25).await;
 }
 
 /// Reports that come again, late, or with some entries that are known and some that are not.
@@ -384,8 +391,8 @@ async fn known_entries_are_found_whatever_else_a_batch_holds() {
     assert!(post(of_all(30, &[2_000, 3_500, 4_000, 5_000])).await.starts_with("duplicate"));
     // One that is far on makes no other session read everything.
     let mut mixed = of_all(16, &[600]);
-    mixed.push(report("far", 1, &[0, 9_007_199_254_740_991]));
-    mixed.push(report("far", 1, &[0, 9_007_199_254_740_991]));
+    mixed.push(report("far", 1, &[0, 2_678_400_000]));
+    mixed.push(report("far", 1, &[0, 2_678_400_000]));
     post(mixed).await;
     let expected = "500,600,1000,2000,3000,3500,4000,5000";
     let timelines = "SELECT DISTINCT string_agg(elapsed_ms::text, ',' ORDER BY elapsed_ms)

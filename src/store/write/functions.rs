@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::row::{COLUMNS, Column, ON_CONFLICT, Write, Written};
 use crate::report::Timeline;
+use crate::store::lease::Lease;
 use crate::store::types::{Json, PgTime};
 use crate::store::{Error, LOCK};
 
@@ -62,20 +63,21 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
 });
 
 /// Makes the functions of this version, unless they are there.
-pub(in crate::store) async fn ensure(connection: &mut PgConnection) -> Result<(), Error> {
+pub(in crate::store) async fn ensure(connection: &mut Lease) -> Result<(), Error> {
     let look = || sqlx::query_scalar::<_, bool>(ARE_THERE).bind(&FUNCTIONS.names[..]);
-    if look().fetch_one(&mut *connection).await? {
+    connection.open().await?;
+    let are_there = look().fetch_one(&mut **connection).await?;
+    connection.close().await?;
+    if are_there {
         return Ok(());
     }
     // Instances that start together would make them twice.
-    let begin = format!("BEGIN; {LOCK}");
-    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
-    if !look().fetch_one(&mut *connection).await? {
+    connection.begin(LOCK).await?;
+    if !look().fetch_one(&mut **connection).await? {
         let definition = AssertSqlSafe(FUNCTIONS.definition.as_str());
-        sqlx::raw_sql(definition).execute(&mut *connection).await?;
+        sqlx::raw_sql(definition).execute(&mut **connection).await?;
     }
-    sqlx::raw_sql("COMMIT").execute(connection).await?;
-    Ok(())
+    connection.commit().await
 }
 
 impl Type<Postgres> for Write<'_> {

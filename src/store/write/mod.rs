@@ -23,7 +23,7 @@ use sqlx::{Connection, PgConnection};
 
 pub(super) use batch::session_key;
 
-use super::connect::{Kept, Lease};
+use super::lease::{Kept, Lease};
 use super::partitions::Month;
 use super::types::PgTime;
 use super::{Applied, Error, Received, Store};
@@ -106,7 +106,7 @@ impl Store {
 
     async fn write(
         &self,
-        connection: &mut PgConnection,
+        connection: &mut Lease,
         batch: &[Received],
         groups: &[Group],
     ) -> Result<Vec<Applied>, Error> {
@@ -135,9 +135,10 @@ impl Store {
         let mut unsettled = Unsettled::default();
         let several = groups.len() < batch.len();
         let mut dropped = 0;
-        let mut in_transaction = several || is_sharded;
-        if in_transaction {
+        if several || is_sharded {
             begin(connection, is_sharded).await?;
+        } else {
+            connection.open().await?;
         }
         let written = self.write_firsts(connection, &mut firsts, is_sharded).await?;
         for (write, (group, written)) in firsts.iter().zip(groups.iter().zip(&written)) {
@@ -150,15 +151,14 @@ impl Store {
             unsettled.note(&others, &written);
         }
         if !unsettled.is_empty() {
-            let are_locked = in_transaction;
-            if !in_transaction {
+            let are_locked = connection.is_in_transaction();
+            if !are_locked {
                 begin(connection, is_sharded).await?;
-                in_transaction = true;
             }
             dropped = unsettled.add_missing(connection, are_locked).await?;
         }
-        if in_transaction {
-            sqlx::raw_sql("COMMIT").execute(connection).await?;
+        if connection.is_in_transaction() {
+            connection.commit().await?;
         }
         self.metrics.timeline_entries_dropped("session_full", dropped);
         Ok(outcomes)
@@ -167,7 +167,7 @@ impl Store {
     /// Writes the first report of each session.
     async fn write_firsts(
         &self,
-        connection: &mut PgConnection,
+        connection: &mut Lease,
         firsts: &mut [Write<'_>],
         is_sharded: bool,
     ) -> Result<Vec<Written>, Error> {
@@ -182,7 +182,7 @@ impl Store {
             }
             self.new_sessions.seen(false);
             if is_sharded {
-                sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+                connection.rollback().await?;
                 begin(connection, is_sharded).await?;
             }
         }
@@ -194,7 +194,7 @@ impl Store {
 
     /// Somebody dropped the functions of this version, or restored a database without them.
     async fn make_functions(&self) -> Result<(), Error> {
-        let mut lease = Lease::take(&self.pool).await?;
+        let mut lease = self.pool.take().await?;
         functions::ensure(&mut lease).await?;
         lease.finish();
         Ok(())
@@ -203,7 +203,7 @@ impl Store {
     /// Whether somebody has distributed the tables since this instance looked.
     async fn became_sharded(&self, limit: Duration) -> Result<bool, Error> {
         let look = async {
-            let mut lease = Lease::take(&self.pool).await?;
+            let mut lease = self.pool.take().await?;
             let became = self.sharding.look_again(&mut lease).await?;
             lease.finish();
             Ok(became)
@@ -215,13 +215,15 @@ impl Store {
     /// expect: makes what is missing, so that the next try succeeds.
     async fn make_missing(&self, groups: &[Group]) -> Result<(), Error> {
         self.partitions.forget_all();
-        let mut lease = Lease::take(&self.pool).await?;
+        let mut lease = self.pool.take().await?;
+        lease.open().await?;
         let times: Vec<PgTime> = sqlx::query_scalar(
             r#"SELECT "timestamp" FROM session_times WHERE session_key = ANY($1)"#,
         )
         .bind(groups.iter().map(|group| group.key).collect::<Vec<_>>())
         .fetch_all(&mut *lease)
         .await?;
+        lease.close().await?;
         let months: HashSet<Month> = times.into_iter().map(|time| Month::of(time.into())).collect();
         for month in months {
             self.ensure_partition(&mut lease, month).await?;
@@ -231,10 +233,8 @@ impl Store {
     }
 }
 
-async fn begin(connection: &mut PgConnection, is_sharded: bool) -> Result<(), Error> {
-    let begin = if is_sharded { statements::BEGIN } else { "BEGIN ISOLATION LEVEL READ COMMITTED" };
-    sqlx::raw_sql(begin).execute(connection).await?;
-    Ok(())
+async fn begin(connection: &mut Lease, is_sharded: bool) -> Result<(), Error> {
+    connection.begin(if is_sharded { statements::SETTINGS } else { "" }).await
 }
 
 async fn upsert_reports(

@@ -28,9 +28,8 @@ static SESSION_COLUMNS: LazyLock<String> = LazyLock::new(|| {
     format!("{TIME_COLUMNS}, {}", columns.join(", "))
 });
 
-/// How the transaction of a batch begins.
-pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
-     SET LOCAL citus.multi_shard_modify_mode = 'sequential'";
+/// What the transaction of a batch is set to.
+pub(super) const SETTINGS: &str = "SET LOCAL citus.multi_shard_modify_mode = 'sequential'";
 
 /// Writes session times, rows and timeline entries of different sessions, sorted by key. What
 /// became of each, in order.

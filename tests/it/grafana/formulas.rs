@@ -9,7 +9,8 @@
 //! | E | 4 | Alpha, app 1.0; never played, no error; clocks that are wrong |
 //!
 //! Trouble is with the 20 slow starts of A and with all others: 60. These have SDK 1.0.1, the
-//! other 40 SDK 1.0.0. Watched: A 3,783 s, B 1,200 s, C 305 s, together 5,288 s.
+//! other 40 SDK 1.0.0. Watched: A 3,783 s, B 1,200 s, C 305 s, together 5,288 s. Bitrates: A
+//! 4,000 kbit/s over 3,600 s of play, B 2,000 over 1,080 s. B rebuffered 40 times.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +35,8 @@ FROM (SELECT now() - interval '30 minutes') AS moment (t), (
     UNION ALL SELECT 'C', n, NULL, 'Beta', '2.0', NULL, 500, 30000, 0, 0, 0, 1 FROM generate_series(1, 10) AS n
     UNION ALL SELECT 'D', n, NULL, 'Alpha', '2.0', NULL, NULL, NULL, NULL, NULL, NULL, 2 FROM generate_series(1, 6) AS n
     UNION ALL SELECT 'E', n, NULL, 'Alpha', '1.0', 86400000, NULL, 0, 0, 0, 0, 0 FROM generate_series(1, 4) AS n
-) AS groups";
+) AS groups;
+UPDATE sessions SET avg_bitrate_kbps = CASE stream_type WHEN 'VOD' THEN 4000 WHEN 'LIVE' THEN 2000 END";
 
 /// Two instances, a row a day each: the database grows by 1 GB a day, to 10 GB.
 const MINUTES: &str = r#"
@@ -42,7 +44,8 @@ TRUNCATE backend_minutes;
 INSERT INTO backend_minutes
 SELECT instance, now() - day * interval '1 day' - interval '1 minute', '0.1.0', now() - interval '9 days', 60,
        requests, 30, errors, 10, 20, 100, 40, 10, 0, 20, '{"INVALID_SCHEMA": 7, "INVALID_API_KEY": 3}',
-       '{"OVERLOADED": 10}', 10, 150, 4, 8, 5, 500, 10, 2, 20, 100000000, 6, (10 - day) * 1000000000::bigint
+       '{"OVERLOADED": 10}', 10, 150, 4, 8, 5, 500, 10, 2, 20, 100000000, 6, (10 - day) * 1000000000::bigint,
+       '{"rebufferRatio": 3}', '{"session_full": 2}'
 FROM (VALUES ('a:8080', 120, 9), ('b:8080', 60, 0)) AS instances (instance, requests, errors),
      generate_series(0, 4) AS day"#;
 
@@ -95,6 +98,8 @@ async fn the_overview_computes_what_a_person_does() {
         &json!({
             "sessions": 100, "good": 0.40, "startup_p50": 1550.0, "startup_p95": 5555.0,
             "rebuffering": 80.0 / 5288.0, "error_rate": 0.16, "start_failures": 0.06, "exits": 0.04,
+            "bitrate": 1000.0 * (4000.0 * 3600.0 + 2000.0 * 1080.0) / 4680.0,
+            "rebuffers_per_hour": 40.0 * 3600.0 / 5288.0,
         }),
     );
     let lines = rows(&database, "m3w-overview, Sessions by outcome", 24, &[]).await;
@@ -136,7 +141,8 @@ async fn few_sessions_say_that_they_are_few() {
     let live = [("stream_type", "LIVE")];
     let key = rows(&database, "m3w-overview, Sessions without trouble", 1, &live).await;
     let expected = json!({"sessions": 20, "good": null, "startup_p50": null, "startup_p95": null,
-        "rebuffering": null, "error_rate": null, "start_failures": null, "exits": null});
+        "rebuffering": null, "error_rate": null, "start_failures": null, "exits": null,
+        "bitrate": null, "rebuffers_per_hour": null});
     assert_row(&key[0], &expected);
     // What was not reported can be chosen too: C, D and E.
     let none = [("stream_type", "not reported")];
@@ -166,7 +172,10 @@ async fn the_breakdown_finds_what_is_over_represented() {
     assert_row(
         &table[0],
         &json!({"value": "1.0.1", "sessions": 60, "trouble": 1.0,
-        "error_rate": 16.0 / 60.0, "never_started": 10.0 / 60.0}),
+        "error_rate": 16.0 / 60.0, "never_started": 10.0 / 60.0,
+        // The slow 20 of A watched 1,301 s.
+        "bitrate": 1000.0 * (4000.0 * 1200.0 + 2000.0 * 1080.0) / 2280.0,
+        "rebuffers_per_hour": 40.0 * 3600.0 / 2806.0}),
     );
     assert_row(
         &table[1],
@@ -237,6 +246,9 @@ async fn data_quality_counts_what_is_missing() {
         &json!({"first": 200.0 / 60.0, "newer": 80.0 / 60.0,
         "repeated": 20.0 / 60.0, "refused": 20.0 / 60.0}),
     );
+    let dropped = rows(&database, "m3w-quality, Dropped values, by field", 1, &[]).await;
+    assert_row(&dropped[0], &json!({"field": "rebufferRatio", "dropped": 6}));
+    assert_row(&dropped[1], &json!({"field": "timeline entries: session full", "dropped": 4}));
     let codes = rows(&database, "m3w-quality, Refused and turned away, by code", 1, &[]).await;
     let counts: Vec<_> = codes.iter().map(|row| (&row["metric"], &row["reports"])).collect();
     assert_eq!(

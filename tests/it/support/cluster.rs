@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use media3watch::config::DatabaseUrl;
 use media3watch::managed_pg::{MAVEN_CENTRAL, install};
+use media3watch::store::Target;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, User};
 use sqlx::postgres::PgConnectOptions;
@@ -223,6 +224,10 @@ impl Database {
 
     pub fn name(&self) -> &str {
         self.url.rsplit('/').next().expect("a name")
+    }
+
+    pub fn target(&self) -> Target {
+        DatabaseUrl::parse(&self.url).expect("valid").target()
     }
 
     pub fn options(&self) -> PgConnectOptions {

@@ -110,7 +110,7 @@ impl Server {
         let ground = Ground {
             listener,
             metrics_listener: None,
-            database: database.options(),
+            database: database.target(),
             clock,
             limits: options.limits,
             bounds: options.bounds,
