@@ -247,12 +247,14 @@ async fn live_viewers_report_as_the_sdk_does() {
     assert!(same >= 12, "{same}");
 }
 
+/// The SDK does not read `Retry-After`: its next report goes out when it is built, and its queue
+/// after the next success.
 #[tokio::test]
-async fn retry_after_is_honoured_and_the_hint_is_given() {
+async fn a_rate_limit_holds_nothing_back_and_the_hint_is_given() {
     let server = Server::start(|seen, before| {
         let is_first = before.iter().all(|other| other.session_id() != seen.session_id());
         if is_first {
-            (429, &[("retry-after", "2")], error("RATE_LIMIT_EXCEEDED"))
+            (429, &[("retry-after", "60")], error("RATE_LIMIT_EXCEEDED"))
         } else {
             stored()
         }
@@ -268,7 +270,7 @@ async fn retry_after_is_honoured_and_the_hint_is_given() {
             assert_eq!(reports.len(), 1, "generation B never retries");
             lost += 1;
         } else if let Some(second) = reports.get(1) {
-            assert!(second.at.duration_since(reports[0].at) >= Duration::from_millis(1_990));
+            assert!(second.at.duration_since(reports[0].at) < Duration::from_secs(20));
             retried += 1;
         }
     }

@@ -23,6 +23,8 @@ use crate::app::Clock;
 
 /// Retries after the last report get this long.
 const GRACE: Duration = Duration::from_secs(5);
+/// Between two starts of an app that has something left to send after the run.
+const REOPEN: Duration = Duration::from_secs(1);
 /// The typical session of a long run; in a short run sessions are shorter, so that some end.
 const LONGEST_TYPICAL_WATCH_MS: f64 = 720_000.0;
 
@@ -155,26 +157,23 @@ impl Viewer {
         let mut ends: Option<Instant> = None;
         let tally = &self.live.tally;
         loop {
-            let now = Instant::now();
             while let Ok(parcel) = incoming.try_recv() {
-                outbox.add(parcel, now);
+                outbox.add(parcel);
             }
-            if let Some(parcel) = outbox.next(now) {
+            if let Some(parcel) = outbox.next() {
                 self.send(&mut outbox, parcel, ends).await;
                 continue;
             }
-            let ready = outbox.ready_at(now);
-            if let Some(ends) = ends
-                && ready.is_none_or(|ready| ready > ends)
-            {
+            if ends.is_some_and(|ends| outbox.len() == 0 || Instant::now() + REOPEN >= ends) {
                 break;
             }
             tokio::select! {
                 received = incoming.recv(), if ends.is_none() => match received {
-                    Some(parcel) => outbox.add(parcel, Instant::now()),
+                    Some(parcel) => outbox.add(parcel),
                     None => ends = Some(Instant::now() + GRACE),
                 },
-                () = sleep_until(ready.unwrap_or(now)), if ready.is_some() => {}
+                // The app is opened again, and sends what is left.
+                () = sleep(REOPEN), if ends.is_some() => outbox.flush(None),
                 () = self.live.stop.now() => break,
             }
         }
@@ -193,9 +192,7 @@ impl Viewer {
             () = stop.now() => no_answer(),
         };
         let again = parcel.tries > 0;
-        // Devices that were turned away together do not come back together.
-        let spread = Duration::from_millis(u64::from(self.index) * 37 % 1_000);
-        let fate = outbox.settle(parcel, &answer, Instant::now(), spread);
+        let fate = outbox.settle(parcel, &answer);
         tally.count(|counts| {
             counts.exchange(&answer, took, 1, again);
             match (&answer, fate) {

@@ -1,22 +1,22 @@
-//! What a device still has to send. Pure: the caller passes the time in.
+//! What a device still has to send, by the rules of SDK 1.x: a report is sent once, at once. One
+//! that could not be delivered is kept, the newest of each session, and sent again after the next
+//! success or when the next session begins. Neither `Retry-After` nor a failure before it holds
+//! anything back.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::client::Answer;
 
 /// The SDK's disk queue holds this many sessions.
 const MOST_KEPT: usize = 100;
-const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
 
 /// A report on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Parcel {
     pub(super) session_id: Uuid,
-    /// Number of the report within its session, growing.
+    /// Number of the report within its session, growing from 0.
     pub(super) number: u64,
     pub(super) body: Vec<u8>,
     /// Generation B never retries.
@@ -41,11 +41,10 @@ pub(super) enum Fate {
 pub(super) struct Outbox {
     /// Never sent; sent at once.
     fresh: VecDeque<Parcel>,
-    /// The newest report of each session that could not be delivered, oldest session first.
+    /// The newest report of each session that could not be delivered, the one kept first first.
     kept: Vec<Parcel>,
-    /// Nothing that may be retried is sent before.
-    not_before: Option<Instant>,
-    failures_in_a_row: u32,
+    /// Sessions whose kept report is sent again now, each once.
+    flushing: VecDeque<Uuid>,
     /// Reports whose place a newer one of the same session took.
     pub(super) superseded: u64,
     /// Reports that fell out of the full queue.
@@ -53,33 +52,34 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Takes a new report.
-    pub(super) fn add(&mut self, parcel: Parcel, now: Instant) {
-        if parcel.may_retry && self.is_holding(now) {
-            self.keep(parcel);
-        } else {
-            self.fresh.push_back(parcel);
+    /// Takes a new report. The first one of a session finds what was left of earlier ones.
+    pub(super) fn add(&mut self, parcel: Parcel) {
+        if parcel.number == 0 {
+            self.flush(None);
         }
+        self.fresh.push_back(parcel);
     }
 
-    /// The next report to send, if one may be sent now.
-    pub(super) fn next(&mut self, now: Instant) -> Option<Parcel> {
+    /// Sends everything that is kept again, once, but for a session that was just delivered.
+    pub(super) fn flush(&mut self, delivered: Option<Uuid>) {
+        let pending = self.kept.iter().map(|parcel| parcel.session_id);
+        let pending: Vec<Uuid> =
+            pending.filter(|id| Some(*id) != delivered && !self.flushing.contains(id)).collect();
+        self.flushing.extend(pending);
+    }
+
+    /// The next report to send, if there is one.
+    pub(super) fn next(&mut self) -> Option<Parcel> {
         if let Some(parcel) = self.fresh.pop_front() {
             return Some(parcel);
         }
-        if self.kept.is_empty() || self.is_holding(now) {
-            return None;
+        while let Some(id) = self.flushing.pop_front() {
+            // It stays in the queue until it is settled.
+            if let Some(parcel) = self.kept.iter().find(|parcel| parcel.session_id == id) {
+                return Some(parcel.clone());
+            }
         }
-        Some(self.kept.remove(0))
-    }
-
-    /// When there is something to do again; `None` when all is sent.
-    pub(super) fn ready_at(&self, now: Instant) -> Option<Instant> {
-        match (self.fresh.is_empty(), self.kept.is_empty()) {
-            (false, _) => Some(now),
-            (true, false) => Some(self.not_before.map_or(now, |at| at.max(now))),
-            (true, true) => None,
-        }
+        None
     }
 
     /// How many reports wait.
@@ -87,46 +87,48 @@ impl Outbox {
         self.fresh.len() + self.kept.len()
     }
 
-    /// Learns the answer to a parcel. `spread` keeps many devices from coming back in one moment.
-    pub(super) fn settle(
-        &mut self,
-        mut parcel: Parcel,
-        answer: &Answer,
-        now: Instant,
-        spread: Duration,
-    ) -> Fate {
-        let Answer::Later { retry_after, .. } = answer else {
-            self.failures_in_a_row = 0;
-            return Fate::Settled;
-        };
-        if !parcel.may_retry {
-            return Fate::Lost;
+    /// Learns the answer to a parcel.
+    pub(super) fn settle(&mut self, mut parcel: Parcel, answer: &Answer) -> Fate {
+        let id = parcel.session_id;
+        let is_retry = parcel.tries > 0;
+        match answer {
+            Answer::Accepted(_) => {
+                self.forget(&parcel);
+                if !is_retry {
+                    self.flush(Some(id));
+                }
+                Fate::Settled
+            }
+            Answer::Refused(_) => {
+                self.forget(&parcel);
+                Fate::Settled
+            }
+            Answer::Later { .. } if !parcel.may_retry => Fate::Lost,
+            Answer::Later { .. } => {
+                parcel.tries += 1;
+                match self.kept.iter_mut().find(|kept| kept.session_id == id) {
+                    // A newer one took its place meanwhile, or it keeps its own.
+                    Some(kept) if is_retry => kept.tries = kept.tries.max(parcel.tries),
+                    _ => self.keep(parcel),
+                }
+                Fate::Kept
+            }
         }
-        let backoff = Duration::from_secs(1 << self.failures_in_a_row.min(6)).min(LONGEST_BACKOFF);
-        self.failures_in_a_row += 1;
-        self.not_before = Some(now + retry_after.unwrap_or(backoff) + spread);
-        parcel.tries += 1;
-        self.keep(parcel);
-        // What waits behind it would meet the same answer.
-        for waiting in std::mem::take(&mut self.fresh) {
-            self.add(waiting, now);
-        }
-        Fate::Kept
     }
 
-    fn is_holding(&self, now: Instant) -> bool {
-        self.not_before.is_some_and(|at| now < at)
+    /// After a final answer nothing of the session waits any more.
+    fn forget(&mut self, settled: &Parcel) {
+        let before = self.kept.len();
+        self.kept.retain(|kept| kept.session_id != settled.session_id);
+        if settled.tries == 0 {
+            self.superseded += (before - self.kept.len()) as u64;
+        }
     }
 
     fn keep(&mut self, parcel: Parcel) {
-        let same = self.kept.iter_mut().find(|kept| kept.session_id == parcel.session_id);
-        if let Some(kept) = same {
-            self.superseded += 1;
-            if kept.number < parcel.number {
-                *kept = parcel;
-            }
-            return;
-        }
+        let before = self.kept.len();
+        self.kept.retain(|kept| kept.session_id != parcel.session_id);
+        self.superseded += (before - self.kept.len()) as u64;
         if self.kept.len() == MOST_KEPT {
             self.kept.remove(0);
             self.overflowed += 1;
@@ -137,105 +139,104 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    const NO_SPREAD: Duration = Duration::ZERO;
+    use super::*;
+    use crate::cli::simulate::client::Refusal;
 
     fn parcel(session: u128, number: u64) -> Parcel {
         let session_id = Uuid::from_u128(session);
         Parcel { session_id, number, body: Vec::new(), may_retry: true, tries: 0 }
     }
 
-    fn later(seconds: Option<u64>) -> Answer {
-        Answer::Later { refusal: None, retry_after: seconds.map(Duration::from_secs) }
+    fn limited() -> Answer {
+        let refusal = Refusal { status: 429, code: "RATE_LIMIT_EXCEEDED".to_owned() };
+        Answer::Later { refusal: Some(refusal), retry_after: Some(Duration::from_mins(1)) }
     }
 
-    #[test]
-    fn retry_after_is_honoured_to_the_second() {
-        let mut outbox = Outbox::default();
-        let now = Instant::now();
-        outbox.add(parcel(1, 1), now);
-        let sent = outbox.next(now).expect("fresh");
-        assert_eq!(outbox.settle(sent, &later(Some(7)), now, NO_SPREAD), Fate::Kept);
-        let due = now + Duration::from_secs(7);
-        assert_eq!(outbox.ready_at(now), Some(due));
-        assert_eq!(outbox.next(due - Duration::from_millis(1)), None);
-        assert_eq!(outbox.next(due).map(|parcel| parcel.tries), Some(1));
+    fn accepted() -> Answer {
+        Answer::Accepted(Vec::new())
     }
 
-    #[test]
-    fn the_newest_report_of_a_session_is_kept() {
-        let mut outbox = Outbox::default();
-        let now = Instant::now();
-        for number in 1..=2 {
-            outbox.add(parcel(1, number), now);
+    /// Sends what there is to send, with one answer: session and number of each report.
+    fn deliver(outbox: &mut Outbox, answer: &Answer) -> Vec<(u128, u64)> {
+        let mut sent = Vec::new();
+        while let Some(parcel) = outbox.next() {
+            sent.push((parcel.session_id.as_u128(), parcel.number));
+            outbox.settle(parcel, answer);
         }
-        let sent = outbox.next(now).expect("fresh");
-        outbox.settle(sent, &later(Some(5)), now, NO_SPREAD);
-        outbox.add(parcel(1, 3), now);
-        outbox.add(parcel(2, 1), now);
-        assert_eq!((outbox.len(), outbox.superseded), (2, 2));
-        let due = now + Duration::from_secs(5);
-        let order: Vec<_> = std::iter::from_fn(|| outbox.next(due)).collect();
-        assert_eq!(order, [parcel(1, 3), parcel(2, 1)]);
+        sent
     }
 
     #[test]
-    fn a_newer_report_does_not_wait_for_an_older_kept_one() {
+    fn nothing_holds_a_report_back() {
         let mut outbox = Outbox::default();
-        let now = Instant::now();
-        outbox.add(parcel(1, 1), now);
-        let sent = outbox.next(now).expect("fresh");
-        outbox.settle(sent, &later(Some(5)), now, NO_SPREAD);
-        let due = now + Duration::from_secs(5);
-        outbox.add(parcel(1, 2), due);
-        let numbers: Vec<_> = std::iter::from_fn(|| outbox.next(due)).map(|p| p.number).collect();
-        assert_eq!(numbers, [2, 1], "the late retry comes after the newer report, as in the field");
-    }
-
-    #[test]
-    fn without_retry_after_the_wait_doubles_up_to_a_minute() {
-        let mut outbox = Outbox::default();
-        let mut now = Instant::now();
-        outbox.add(parcel(1, 1), now);
-        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-            let sent = outbox.next(now).expect("due");
-            outbox.settle(sent, &later(None), now, NO_SPREAD);
-            let due = outbox.ready_at(now).expect("kept");
-            assert_eq!(due - now, Duration::from_secs(seconds));
-            now = due;
+        for number in 0..3 {
+            outbox.add(parcel(1, number));
+            assert_eq!(deliver(&mut outbox, &limited()), [(1, number)], "whatever came before");
         }
-        let sent = outbox.next(now).expect("due");
-        assert_eq!(
-            outbox.settle(sent, &Answer::Accepted(Vec::new()), now, NO_SPREAD),
-            Fate::Settled
-        );
-        assert_eq!(outbox.ready_at(now), None);
+        assert_eq!((outbox.len(), outbox.superseded), (1, 2));
     }
 
     #[test]
-    fn generation_b_neither_retries_nor_waits() {
+    fn a_success_sends_all_others_again_even_where_each_is_rejected() {
         let mut outbox = Outbox::default();
-        let now = Instant::now();
-        outbox.add(parcel(1, 1), now);
-        let sent = outbox.next(now).expect("fresh");
-        outbox.settle(sent, &later(Some(60)), now, NO_SPREAD);
-        let once = Parcel { may_retry: false, ..parcel(2, 1) };
-        outbox.add(once.clone(), now);
-        assert_eq!(outbox.next(now).as_ref(), Some(&once));
-        assert_eq!(outbox.settle(once, &later(None), now, NO_SPREAD), Fate::Lost);
-    }
-
-    #[test]
-    fn the_queue_holds_a_hundred_sessions() {
-        let mut outbox = Outbox::default();
-        let now = Instant::now();
-        outbox.add(parcel(0, 1), now);
-        let sent = outbox.next(now).expect("fresh");
-        outbox.settle(sent, &later(Some(60)), now, NO_SPREAD);
-        for session in 1..=100 {
-            outbox.add(parcel(session, 1), now);
+        for session in 1..=3 {
+            outbox.add(parcel(session, 1));
         }
+        deliver(&mut outbox, &limited());
+        outbox.add(parcel(4, 1));
+        let first = outbox.next().expect("fresh");
+        outbox.settle(first, &accepted());
+        assert_eq!(deliver(&mut outbox, &limited()), [(1, 1), (2, 1), (3, 1)]);
+        assert_eq!(outbox.len(), 3, "they wait for the next success");
+        outbox.add(parcel(4, 2));
+        assert_eq!(deliver(&mut outbox, &accepted()), [(4, 2), (1, 1), (2, 1), (3, 1)]);
+        assert_eq!(outbox.len(), 0);
+    }
+
+    #[test]
+    fn a_session_that_begins_sends_what_earlier_ones_left() {
+        let mut outbox = Outbox::default();
+        outbox.add(parcel(1, 5));
+        deliver(&mut outbox, &limited());
+        outbox.add(parcel(2, 0));
+        assert_eq!(deliver(&mut outbox, &accepted()), [(2, 0), (1, 5)]);
+    }
+
+    #[test]
+    fn a_final_answer_to_a_newer_report_drops_the_kept_one() {
+        for answer in [accepted(), Answer::Refused(Refusal { status: 400, code: String::new() })] {
+            let mut outbox = Outbox::default();
+            outbox.add(parcel(1, 1));
+            deliver(&mut outbox, &limited());
+            outbox.add(parcel(1, 2));
+            assert_eq!(deliver(&mut outbox, &answer), [(1, 2)]);
+            assert_eq!((outbox.len(), outbox.superseded), (0, 1));
+        }
+    }
+
+    #[test]
+    fn generation_b_never_retries() {
+        let mut outbox = Outbox::default();
+        outbox.add(Parcel { may_retry: false, ..parcel(1, 1) });
+        let sent = outbox.next().expect("fresh");
+        assert_eq!(outbox.settle(sent, &limited()), Fate::Lost);
+        assert_eq!(outbox.len(), 0);
+    }
+
+    #[test]
+    fn the_queue_holds_a_hundred_sessions_and_drops_the_one_kept_first() {
+        let mut outbox = Outbox::default();
+        for session in 0..=100 {
+            outbox.add(parcel(session, 1));
+        }
+        // Kept anew, it is the last one to go.
+        outbox.add(parcel(1, 2));
+        deliver(&mut outbox, &limited());
         assert_eq!((outbox.len(), outbox.overflowed), (100, 1));
+        outbox.add(parcel(200, 1));
+        let sent = deliver(&mut outbox, &accepted());
+        assert_eq!((sent[1], sent[100]), ((2, 1), (1, 2)));
     }
 }

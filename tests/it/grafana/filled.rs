@@ -69,6 +69,8 @@ pub async fn filled() -> &'static Seen {
         for body in [r#"{"sessionId":"refused"}"#, r#"{"sessionId":"","timestamp":1}"#, "{"] {
             assert_eq!(server.post(body).await.status, 400);
         }
+        let odd = r#"{"sessionId":"odd","timestamp":1,"rebufferRatio":1.5}"#;
+        assert_eq!(server.post(odd).await.status, 200);
         server.database.execute(MINUTES).await;
         server.database.execute("ANALYZE").await;
         server.stop().await;
