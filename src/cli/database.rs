@@ -47,13 +47,13 @@ pub(super) fn trouble(config: &Config) -> String {
 /// Opens the database for `work`, and closes it when that is done or a signal interrupts it.
 pub(super) async fn with<T>(
     config: &Config,
-    work: impl AsyncFnOnce(&Store) -> anyhow::Result<T>,
+    work: impl AsyncFnOnce(&Arc<Store>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let stopping = CancellationToken::new();
     stop_on_signals(stopping.clone())?;
     let interrupted = || anyhow::anyhow!("interrupted by a signal");
     let opened = stopping.run_until_cancelled(open(config)).await.ok_or_else(interrupted)??;
-    let store = opened.store(config);
+    let store = Arc::new(opened.store(config));
     let done = stopping.run_until_cancelled(work(&store)).await;
     store.close().await;
     opened.close().await?;

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -48,7 +49,7 @@ struct DistributeArgs {
 
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let Action::Distribute(args) = &args.action;
-    let work = async |store: &Store| {
+    let work = async |store: &Arc<Store>| {
         let migrated = store.migrate_patiently(Clock::system().now(), PATIENCE).await;
         migrated.with_context(|| super::database::trouble(config))?;
         distribute(args, store).await

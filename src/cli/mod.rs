@@ -5,6 +5,7 @@ mod database;
 mod db;
 mod grafana;
 mod healthcheck;
+mod import;
 mod migrate;
 mod serve;
 pub mod simulate;
@@ -69,6 +70,12 @@ Most used variables: M3W_API_KEY, DATABASE_URL, PORT, HOST, RATE_LIMIT_REQUESTS,
     /// The server does the same at its start: this is for those who want it as a step of its own.
     /// It waits some seconds for a database that is still starting.
     Migrate(migrate::Args),
+    /// Copy sessions from another database into this one
+    ///
+    /// Reads the database of the original Media3Watch backend and stores its sessions, with their
+    /// timelines, in the database of DATABASE_URL (or the built-in one). A server may be running
+    /// on it.
+    Import(import::Args),
     /// Change how the database is laid out
     Db(db::Args),
     /// Check or show the configuration
@@ -98,7 +105,7 @@ impl Cli {
             Command::Openapi => print(crate::http::openapi_document().trim_end()),
             Command::Version(args) => version::run(&args),
             command => match Config::load(&environment) {
-                Ok(config) => run_configured(command, config).await,
+                Ok(config) => run_configured(command, config, &environment).await,
                 Err(error) => return refuse(&error.to_string()),
             },
         };
@@ -118,10 +125,15 @@ pub fn refuse(error: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-async fn run_configured(command: Command, config: Config) -> anyhow::Result<ExitCode> {
+async fn run_configured(
+    command: Command,
+    config: Config,
+    environment: &Environment<'_>,
+) -> anyhow::Result<ExitCode> {
     telemetry::init_logging(config.log.format, config.log.filter());
     match command {
         Command::Migrate(args) => migrate::run(&args, &config).await,
+        Command::Import(args) => import::run(&args, &config, environment).await,
         Command::Db(args) => db::run(&args, &config).await,
         Command::Healthcheck => healthcheck::run(&config).await,
         _ => serve::run(config).await,

@@ -246,6 +246,20 @@ fn database(reader: &mut EnvReader<'_>, environment: &Environment<'_>) -> Option
     Some(Database::Url(parsed))
 }
 
+/// Reads the URL of a database that a command is given beside the configured one.
+///
+/// # Errors
+/// What is allowed; nothing of the URL, which may hold a password.
+pub fn other_database(text: &str, environment: &Environment<'_>) -> Result<DatabaseUrl, String> {
+    let home = environment.get("HOME").map(PathBuf::from);
+    let url = DatabaseUrl::parse(text.trim())?.with_home(home.as_deref());
+    url.check_files()?;
+    match url.user() {
+        Some(_) => Ok(url),
+        None => Err("a user in it: postgresql://user:password@host:port/database".to_owned()),
+    }
+}
+
 fn built_in(
     reader: &mut EnvReader<'_>,
     environment: &Environment<'_>,

@@ -31,7 +31,8 @@ impl Retention {
     }
 
     /// The earliest moment at which a session is believed to have begun.
-    fn earliest_believable(self, now: UnixMs) -> UnixMs {
+    #[must_use]
+    pub fn earliest_believable(self, now: UnixMs) -> UnixMs {
         self.cutoff(now).map_or(EARLIEST, |cutoff| cutoff.max(EARLIEST))
     }
 }

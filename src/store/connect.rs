@@ -77,7 +77,8 @@ impl Pool {
         Ok(Lease::own(connection, Arc::clone(&self.settings)))
     }
 
-    async fn bare(&self) -> Result<PgConnection, Error> {
+    /// A connection that nothing is set on.
+    pub(super) async fn bare(&self) -> Result<PgConnection, Error> {
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.pool)).await;
         Ok(connecting.map_err(|_| Error::timed_out("connecting"))??)
     }

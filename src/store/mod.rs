@@ -9,6 +9,7 @@ mod error;
 mod lease;
 mod migrate;
 mod minutes;
+mod original;
 mod partitions;
 mod prune;
 mod reader;
@@ -31,6 +32,7 @@ pub use error::{Cause, Error};
 pub use lease::Kept;
 pub use migrate::{MigrateError, Migrated};
 pub use minutes::{JobRun, Minute};
+pub use original::{Original, OriginalError, OriginalSession, Place};
 pub use prune::Pruned;
 pub use reader::Reader;
 pub use rejected::RejectedBody;
@@ -138,6 +140,19 @@ impl Store {
             Ok(found)
         };
         self.within(READ_TIMEOUT, "select_session", read).await
+    }
+
+    /// Where the tables are, or will be.
+    ///
+    /// # Errors
+    /// As classified by [`Error`].
+    pub async fn place(&self) -> Result<Place, Error> {
+        self.pool.find_pooler().await?;
+        let mut connection = self.pool.connect().await?;
+        connection.open().await?;
+        let place = Place::of(&mut connection).await?;
+        connection.close().await?;
+        Ok(place)
     }
 
     /// How many connections are in use, idle, and allowed.

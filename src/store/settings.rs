@@ -32,6 +32,14 @@ pub struct Target {
     pub is_pooled: Option<bool>,
 }
 
+impl Target {
+    /// Statements that set what the URL asks for, in a transaction.
+    pub(super) fn asked_for(&self) -> String {
+        let settings = self.settings.iter().map(|(name, value)| (&**name, &**value));
+        set_configs(settings, true)
+    }
+}
+
 impl From<PgConnectOptions> for Target {
     fn from(options: PgConnectOptions) -> Self {
         Self { options, settings: Vec::new(), is_pooled: None }
@@ -110,18 +118,20 @@ impl Settings {
 
     fn statements(&self, local: bool) -> String {
         let asked_for = self.asked_for.iter().map(|(name, value)| (&**name, &**value));
-        let settings = asked_for.chain(OWN);
-        let mut sql: String = settings
-            .map(|(name, value)| {
-                format!("SELECT set_config({}, {}, {local});", literal(name), literal(value))
-            })
-            .collect();
+        let mut sql = set_configs(asked_for.chain(OWN), local);
         sql.push_str(&format!(
             "SELECT set_config('synchronous_commit', 'on', {local})
              WHERE current_setting('synchronous_commit') IN ('off', 'local');"
         ));
         sql
     }
+}
+
+fn set_configs<'a>(settings: impl Iterator<Item = (&'a str, &'a str)>, local: bool) -> String {
+    let set = |(name, value)| {
+        format!("SELECT set_config({}, {}, {local});", literal(name), literal(value))
+    };
+    settings.map(set).collect()
 }
 
 /// A text as an SQL literal, whatever `standard_conforming_strings` is.

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::Parser as _;
+use media3watch::cli::Cli;
 use media3watch::config::{ALERT_VARIABLES, VARIABLES, Variable};
 use media3watch::jobs::Heart;
 use serde_json::{Value, json};
@@ -282,6 +284,20 @@ async fn all_sql_runs_and_finds_something() {
         }
         assert!(statements >= least, "{file}: {statements} statements");
     }
+}
+
+/// Lines of shell that call the program do so as its command line allows.
+#[test]
+fn commands_of_the_import_page_are_ones_that_exist() {
+    let mut commands = 0;
+    for block in blocks("docs/import.md", "sh") {
+        for line in block.lines().filter(|line| line.trim_start().starts_with("media3watch ")) {
+            let parsed = Cli::try_parse_from(line.split_whitespace());
+            assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("wrong"));
+            commands += 1;
+        }
+    }
+    assert!(commands >= 1, "docs/import.md: {commands} commands");
 }
 
 #[tokio::test]

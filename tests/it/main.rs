@@ -14,6 +14,7 @@ mod docs;
 mod faults;
 mod grafana;
 mod http;
+mod import;
 mod malformed;
 mod managed_pg;
 mod migrations;
