@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::lease::Lease;
 use super::write::functions;
-use super::{Error, LOCK_CLASS, Store};
+use super::{Error, LOCK_CLASS, Store, original};
 
 /// sqlx refuses changed checksums. The lock is ours: that of sqlx outlives a transaction, and a
 /// pooler would leave it to somebody else.
@@ -58,11 +58,17 @@ pub enum MigrateError {
     BeforeFirstRelease,
     /// Somebody else's tables.
     #[error(
-        "this database holds a table named sessions that media3watch did not make; nothing was \
-         changed. Use another database or schema: a name of its own in DATABASE_URL (CREATE \
-         DATABASE …)"
+        "this database holds {found}, which media3watch did not make; nothing was changed. Use \
+         another database or schema: a name of its own in DATABASE_URL (CREATE DATABASE …, or \
+         CREATE SCHEMA … and ?currentSchema=…). To copy the sessions of the original Media3Watch \
+         backend there, run:\n  \
+         DATABASE_URL=postgresql://USER:PASSWORD@HOST/NEW_DATABASE media3watch import \
+         --from-media3watch postgresql://USER:PASSWORD@HOST/OLD_DATABASE"
     )]
-    ForeignTables,
+    ForeignTables {
+        /// Which table, and whose it is as far as that can be told.
+        found: &'static str,
+    },
     /// A right is missing.
     #[error("{cause}; {remedy}")]
     Right {
@@ -229,12 +235,26 @@ async fn refuse_foreign_schema(connection: &mut PgConnection) -> Result<(), Migr
         "SELECT to_regclass('_sqlx_migrations') IS NOT NULL, to_regclass('sessions') IS NOT NULL,
                 to_regclass('session_places') IS NOT NULL",
     )
-    .fetch_one(connection)
+    .fetch_one(&mut *connection)
     .await
     .map_err(Error::from)?;
+    // sqlx creates its table first, so an empty one is left by a migration that failed on other
+    // people's tables.
+    let is_ours = is_ours
+        && sqlx::query_scalar("SELECT EXISTS (SELECT FROM _sqlx_migrations)")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(Error::from)?;
     match (is_ours, has_sessions) {
         (true, true) if is_early => Err(MigrateError::BeforeFirstRelease),
-        (false, true) => Err(MigrateError::ForeignTables),
+        (false, true) => {
+            let found = if original::is_original(connection).await? {
+                "the table sessions of the original Media3Watch backend"
+            } else {
+                "a table named sessions"
+            };
+            Err(MigrateError::ForeignTables { found })
+        }
         _ => Ok(()),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::report::{self, Code, Rejection, Retention, SessionReport, SessionTime, UnixMs};
+use crate::report::{self, Rejection, Retention, SessionReport, SessionTime, UnixMs};
 use crate::store::OriginalSession;
 
 /// Fewer than a report may have, so that no timeline is thinned.
@@ -48,22 +48,14 @@ impl Draft {
         if self.has_reports && self.entries.is_empty() { None } else { self.report() }
     }
 
-    /// The report with the entries collected so far, without those that no report can have. All
-    /// reports of a session have the same version, so only the first one changes its row; the
-    /// others only add entries.
+    /// The report with the entries collected so far. All reports of a session have the same
+    /// version, so only the first one changes its row; the others only add entries.
     fn report(&mut self) -> Option<SessionReport> {
         self.has_reports = true;
-        let mut entries = std::mem::take(&mut self.entries);
-        loop {
-            match report::parse(with_timeline(&self.body, &entries).as_bytes()) {
-                Ok(report) => return Some(report),
-                // Without entries it was valid.
-                Err(rejection) => match wrong_entry(&rejection, entries.len()) {
-                    Some(index) => drop(entries.remove(index)),
-                    None => entries.pop().map(drop)?,
-                },
-            }
-        }
+        let entries = std::mem::take(&mut self.entries);
+        let report = report::parse(with_timeline(&self.body, &entries).as_bytes());
+        // Without entries it was valid.
+        report.or_else(|_| report::parse(self.body.as_bytes())).ok()
     }
 }
 
@@ -89,7 +81,7 @@ fn readable(row: &OriginalSession, max_bytes: usize) -> Result<(String, SessionR
 fn read(body: String, max_bytes: usize) -> Result<(String, SessionReport), Rejection> {
     if body.len() > max_bytes {
         let detail = format!("more than {max_bytes} bytes, raise MAX_BODY_BYTES to take it");
-        return Err(Rejection { code: Code::PayloadTooLarge, field: "$".to_owned(), detail });
+        return Err(Rejection::too_large(detail));
     }
     let report = report::parse(body.as_bytes())?;
     Ok((body, report))
@@ -132,13 +124,6 @@ fn with_timeline(body: &str, entries: &[String]) -> String {
         }
         _ => body.to_owned(),
     }
-}
-
-/// Which of `count` entries a rejection names.
-fn wrong_entry(rejection: &Rejection, count: usize) -> Option<usize> {
-    let rest = rejection.field.strip_prefix("$.timelineEvents[")?;
-    let (index, _) = rest.split_once(']')?;
-    index.parse().ok().filter(|index| *index < count)
 }
 
 #[cfg(test)]

@@ -132,3 +132,8 @@ impl Columns {
         })
     }
 }
+
+/// Whether the table `sessions` is that of the original backend.
+pub(in crate::store) async fn is_original(connection: &mut PgConnection) -> Result<bool, Error> {
+    Ok(Columns::of(connection, "sessions").await?.is_original())
+}

@@ -16,6 +16,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use tokio::time::timeout;
 
+pub(super) use columns::is_original;
+
 use super::connect::{Pool, PoolSize};
 use super::{Error, Target};
 use crate::report::UnixMs;
