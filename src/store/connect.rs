@@ -17,6 +17,8 @@ const MAX_LIFETIME: Duration = Duration::from_mins(30);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 /// Shorter than the time a report is held, so that waiting for a connection is retried.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a connection is asked which server it has.
+const PROBES: u32 = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -102,9 +104,13 @@ impl Pool {
             if server_of(&mut two).await? == before {
                 return Ok(true);
             }
-            let after = server_of(&mut one).await?;
+            let mut changed = server_of(&mut one).await? != before;
             sqlx::raw_sql("ROLLBACK").execute(&mut two).await?;
-            Ok::<_, Error>(after != before)
+            // Others give each in turn.
+            for _ in 0..PROBES {
+                changed |= server_of(&mut one).await? != before;
+            }
+            Ok::<_, Error>(changed)
         };
         if tokio::time::timeout(CONNECT_TIMEOUT, shares).await.unwrap_or(Ok(false))? {
             self.set_pooled();

@@ -74,7 +74,7 @@ impl Drop for PgBouncer {
 }
 
 /// What other clients of the pool find: no setting and no prepared statement of ours.
-async fn nothing_is_left_behind(through: &Database) {
+async fn nothing_is_left_behind(through: &Database, mode: &str) {
     let mut others = Vec::new();
     // Each holds a server connection of its own.
     for _ in 0..20 {
@@ -90,7 +90,7 @@ async fn nothing_is_left_behind(through: &Database) {
         .await
         .expect("a row");
         let found: Vec<String> = (0..3).map(|column| row.get(column)).collect();
-        assert_eq!(found, ["00", "0", "0"]);
+        assert_eq!(found, ["00", "0", "0"], "{mode}");
         others.push(connection);
     }
 }
@@ -120,7 +120,7 @@ async fn everything_works_through_each_kind_of_pool() {
         assert!(run_retention(&server.app).await, "{mode}");
         assert_eq!(server.get("/health").await.status, 200);
         if mode.contains("transaction") {
-            nothing_is_left_behind(&through).await;
+            nothing_is_left_behind(&through, mode).await;
         }
         server.stop().await;
     }
