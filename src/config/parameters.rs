@@ -164,11 +164,10 @@ fn of_options(options: &str) -> Result<Vec<(String, String)>, String> {
     let mut arguments = arguments.into_iter();
     let mut settings = Vec::new();
     while let Some(argument) = arguments.next() {
-        let setting = match (argument.strip_prefix("--"), argument.strip_prefix("-c")) {
-            (Some(setting), _) => setting.to_owned(),
-            (None, Some("")) => arguments.next().unwrap_or_default(),
-            (None, Some(setting)) => setting.to_owned(),
-            (None, None) => String::new(),
+        let attached = argument.strip_prefix("--").or_else(|| argument.strip_prefix("-c"));
+        let setting = match attached {
+            Some("") => arguments.next().unwrap_or_default(),
+            attached => attached.unwrap_or_default().to_owned(),
         };
         let is_name = |name: &str| {
             !name.is_empty()

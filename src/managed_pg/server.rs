@@ -152,17 +152,13 @@ impl Server {
 
     /// Waits until the server is gone without having been told to: how it ended.
     pub(super) async fn ended(&mut self) -> String {
-        let status = match &mut self.child {
-            Some(child) => match child.wait().await {
-                Ok(status) => status.to_string(),
-                Err(error) => error.to_string(),
-            },
-            None => {
-                while Postmaster::running(&self.pgdata).is_some_and(|it| it.pid == self.pid) {
-                    sleep(ADOPTED_POLL).await;
-                }
-                "gone".to_owned()
+        let status = if let Some(child) = &mut self.child {
+            child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
+        } else {
+            while Postmaster::running(&self.pgdata).is_some_and(|it| it.pid == self.pid) {
+                sleep(ADOPTED_POLL).await;
             }
+            "gone".to_owned()
         };
         self.stopped = true;
         status

@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Between attempts to start on a full disk.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(3);
 /// A start needs some space, for its process file and for what it recovers.
-const FULL_DISK_BYTES: u64 = 1024 * 1024;
+const FULL_DISK_BYTES: u128 = 1024 * 1024;
 
 /// A server that is started again when it dies. Dropped without [`Supervisor::stop`], the server
 /// is told to shut down and not waited for.
@@ -173,7 +173,7 @@ impl Watch {
         // The server's log may be on the same disk and hold nothing of it.
         is_said
             || statvfs(&self.layout.pgdata()).is_ok_and(|disk| {
-                u64::from(disk.blocks_available()) * u64::from(disk.fragment_size())
+                u128::from(disk.blocks_available()) * u128::from(disk.fragment_size())
                     < FULL_DISK_BYTES
             })
     }

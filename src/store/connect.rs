@@ -33,7 +33,7 @@ pub struct PoolSize {
 
 /// The connections of a store.
 pub(super) struct Pool {
-    pool: PgPool,
+    connections: PgPool,
     pub(super) settings: Arc<Settings>,
     trust: Arc<Trust>,
 }
@@ -42,7 +42,7 @@ impl Deref for Pool {
     type Target = PgPool;
 
     fn deref(&self) -> &PgPool {
-        &self.pool
+        &self.connections
     }
 }
 
@@ -51,8 +51,8 @@ impl Pool {
     pub(super) fn new(target: Target, size: PoolSize) -> Self {
         let settings = Arc::new(Settings::of(&target));
         let trust = Arc::new(Trust::default());
-        let pool = pool(target.options, size, Arc::clone(&trust), Arc::clone(&settings));
-        let new = Self { pool, settings, trust };
+        let connections = pool(target.options, size, Arc::clone(&trust), Arc::clone(&settings));
+        let new = Self { connections, settings, trust };
         if target.is_pooled == Some(true) {
             new.set_pooled();
         }
@@ -60,10 +60,10 @@ impl Pool {
     }
 
     pub(super) async fn take(&self) -> Result<Lease, Error> {
-        let acquired = match self.pool.acquire().await {
-            Err(error) if is_way_refused(&error) && other_way(&self.pool).is_some() => {
-                drop(connect(&self.pool).await?);
-                self.pool.acquire().await
+        let acquired = match self.connections.acquire().await {
+            Err(error) if is_way_refused(&error) && other_way(&self.connections).is_some() => {
+                drop(connect(&self.connections).await?);
+                self.connections.acquire().await
             }
             acquired => acquired,
         };
@@ -81,7 +81,7 @@ impl Pool {
 
     /// A connection that nothing is set on.
     pub(super) async fn bare(&self) -> Result<PgConnection, Error> {
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.pool)).await;
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.connections)).await;
         Ok(connecting.map_err(|_| Error::timed_out("connecting"))??)
     }
 
@@ -128,8 +128,8 @@ impl Pool {
             );
         }
         self.settings.set_pooled();
-        let options = PgConnectOptions::clone(&self.pool.connect_options());
-        self.pool.set_connect_options(options.statement_cache_capacity(0));
+        let options = PgConnectOptions::clone(&self.connections.connect_options());
+        self.connections.set_connect_options(options.statement_cache_capacity(0));
     }
 }
 

@@ -21,6 +21,7 @@ mod migrations;
 mod minutes;
 mod pooler;
 mod reader;
+mod restore;
 mod retention;
 mod simulate;
 mod slow;
