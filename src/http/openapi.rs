@@ -26,7 +26,9 @@ struct ErrorDetail {
     timestamp: i64,
 }
 
-/// One report of any SDK generation. Unknown fields are kept in the payload.
+/// One report of any SDK generation. Unknown fields are kept in the payload. An optional number
+/// that cannot be, such as a negative count, is stored as NULL and costs nothing else; -1 means
+/// unknown.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReportBody {
@@ -40,45 +42,31 @@ pub(super) struct ReportBody {
     schema_version: Option<String>,
     /// ISO 8601 with an offset; the text `null` counts as absent.
     session_start_date_iso: Option<String>,
-    #[schema(minimum = 1)]
+    /// 0 counts as absent.
+    #[schema(minimum = 0)]
     session_duration_ms: Option<i64>,
     content_id: Option<String>,
     /// `VOD` or `LIVE`; others are stored as `UNKNOWN`.
     stream_type: Option<String>,
-    #[schema(minimum = 0)]
     startup_time_ms: Option<i64>,
-    #[schema(minimum = 0)]
     play_time_ms: Option<i64>,
-    #[schema(minimum = 0)]
     rebuffer_time_ms: Option<i64>,
-    #[schema(minimum = 0)]
     rebuffer_count: Option<i32>,
-    #[schema(minimum = 0, maximum = 1)]
+    /// 0 to 1.
     rebuffer_ratio: Option<f64>,
-    #[schema(minimum = 0)]
     error_count: Option<i32>,
     /// A number or a text.
     #[schema(value_type = Option<Object>)]
     last_error_code: Option<String>,
     /// `NETWORK`, `DRM`, `SOURCE` or `DECODER`; others are stored as `UNKNOWN`.
     last_error_category: Option<String>,
-    #[schema(minimum = 0)]
     quality_switch_count: Option<i32>,
-    #[schema(minimum = 0)]
     avg_bitrate_kbps: Option<i32>,
-    /// Bits per second; -1 means unknown.
-    #[schema(minimum = -1)]
+    /// Bits per second.
     mean_video_format_bitrate: Option<i64>,
-    #[schema(minimum = 0)]
     dropped_frames: Option<i64>,
-    /// -1 means unknown.
-    #[schema(minimum = -1)]
     total_dropped_frames: Option<i64>,
-    /// -1 means unknown.
-    #[schema(minimum = -1)]
     total_seek_count: Option<i32>,
-    /// -1 means unknown.
-    #[schema(minimum = -1)]
     total_seek_time_ms: Option<i64>,
     device: Option<DeviceBody>,
     app: Option<AppBody>,
@@ -88,7 +76,7 @@ pub(super) struct ReportBody {
     os_version: Option<String>,
     sdk_version: Option<String>,
     connection_type: Option<String>,
-    #[schema(max_items = 500)]
+    /// Of more than 2,000 entries 2,000 are stored, evenly spread.
     timeline_events: Option<Vec<TimelineEventBody>>,
 }
 
@@ -112,9 +100,7 @@ struct AppBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct TimelineEventBody {
-    #[schema(minimum = 1)]
     timestamp_ms: i64,
-    #[schema(minimum = 0)]
     elapsed_ms: i64,
     /// `IDLE`, `BUFFERING`, `PLAYING`, `PAUSED` or `ENDED`.
     playback_state: String,

@@ -98,7 +98,10 @@ impl Error {
 
     /// Whether a function or a type that a statement names does not exist.
     pub(super) fn is_missing_function(&self) -> bool {
-        matches!(self.cause().sqlstate.as_deref(), Some("42883" | "42704"))
+        let cause = self.cause();
+        matches!(cause.sqlstate.as_deref(), Some("42883" | "42704"))
+            // What a statement meets that was prepared before.
+            || cause.is_internal() && cause.message.starts_with("cache lookup failed for")
     }
 
     /// Whether it is what statements for one Postgres end with once tables are distributed:
