@@ -137,7 +137,7 @@ impl DatabaseUrl {
     #[must_use]
     pub fn user(&self) -> Option<String> {
         let from_url = || Self::decoded(self.url.username()).ok().filter(|user| !user.is_empty());
-        self.user.clone().or_else(from_url).or_else(|| self.parameter("user"))
+        self.user.clone().or_else(|| self.parameter("user")).or_else(from_url)
     }
 
     /// Whether there is a password, wherever it comes from.
@@ -149,7 +149,7 @@ impl DatabaseUrl {
     /// The password, wherever it comes from.
     pub(crate) fn password(&self) -> Option<String> {
         let from_url = || self.url.password().and_then(|password| Self::decoded(password).ok());
-        self.password.clone().or_else(from_url).or_else(|| self.parameter("password"))
+        self.password.clone().or_else(|| self.parameter("password")).or_else(from_url)
     }
 
     /// What sqlx connects with.
@@ -162,7 +162,8 @@ impl DatabaseUrl {
             .application_name("media3watch")
             .disable_statement_logging();
         let host = self.url.host_str().filter(|host| !host.is_empty());
-        let host = host.map(str::to_owned).or_else(|| self.parameter("host"));
+        // Parameters win, as for libpq.
+        let host = self.parameter("host").or_else(|| host.map(str::to_owned));
         options = match host {
             Some(path) if path.starts_with('/') => options.socket(path),
             Some(host) => options.host(host.trim_start_matches('[').trim_end_matches(']')),
@@ -176,7 +177,7 @@ impl DatabaseUrl {
         }
         let database = Self::decoded(self.url.path().trim_start_matches('/')).unwrap_or_default();
         let database = Some(database).filter(|name| !name.is_empty());
-        if let Some(database) = database.or_else(|| self.parameter("dbname")) {
+        if let Some(database) = self.parameter("dbname").or(database) {
             options = options.database(&database);
         }
         let root = self.root_certificate();
@@ -211,10 +212,9 @@ impl DatabaseUrl {
     }
 
     fn port(&self) -> Result<u16, String> {
-        match (self.url.port(), self.parameter("port")) {
-            (Some(port), _) => Ok(port),
-            (None, Some(port)) => port.parse().map_err(|_| "port to be a number".to_owned()),
-            (None, None) => Ok(DEFAULT_PORT),
+        match self.parameter("port") {
+            Some(port) => port.parse().map_err(|_| "port to be a number".to_owned()),
+            None => Ok(self.url.port().unwrap_or(DEFAULT_PORT)),
         }
     }
 
@@ -243,9 +243,10 @@ impl DatabaseUrl {
         Ok(is_on.then_some(PgSslMode::VerifyFull))
     }
 
-    /// What follows the question mark under a name.
+    /// What follows the question mark under a name; the last one counts.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
-        self.parameters().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+        let given = self.parameters().filter(|(key, _)| key == name);
+        given.last().map(|(_, value)| value.into_owned())
     }
 
     /// Everything that follows the question mark.

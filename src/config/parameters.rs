@@ -103,9 +103,10 @@ impl DatabaseUrl {
                     ));
                 }
                 _ => {
-                    // A password with an unescaped & would be shown by other names.
+                    // It may be the tail of a password with an unescaped &, which has no value.
                     let is_word = |c: char| c.is_ascii_alphabetic() || c == '_';
-                    let name = if name.chars().all(is_word) { name } else { "of that name" };
+                    let is_shown = !value.is_empty() && name.chars().all(is_word);
+                    let name = if is_shown { name } else { "of that name" };
                     return Err(format!(
                         "no parameter {name}, which is not supported; docs/configuration.md lists \
                          those that are"

@@ -55,8 +55,7 @@ pub(super) struct Held {
     pub(super) room: Room,
 }
 
-/// The body as sent, of at most `most` bytes. One of more than `limit` bytes will be rejected: a
-/// client that asks first whether to send it is told so.
+/// The body as sent, of at most `most` bytes. One of more than `limit` bytes is read to be kept.
 pub(super) async fn read(
     request: Request,
     limit: usize,
@@ -71,11 +70,10 @@ pub(super) async fn read(
     // A client that waits to be asked for the body is not asked.
     let waits = headers.contains_key(EXPECT);
     let mut body = request.into_body();
-    if announced > limit && waits {
-        return Err(Error::TooLarge(limit));
-    }
     if announced > most {
-        discard(body).await;
+        if !waits {
+            discard(body).await;
+        }
         return Err(Error::TooLarge(limit));
     }
     let mut room = app.rooms.open();

@@ -40,6 +40,9 @@ const SESSIONS: &str = "/v1/sessions/";
 /// Their template.
 const SESSION: &str = "/v1/sessions/{sessionId}";
 
+/// Where Prometheus scrapes.
+const METRICS: &str = "/metrics";
+
 /// Methods and routes, for metrics that start at zero.
 pub const ROUTES: [(&str, &str); 8] = [
     ("POST", "/v1/sessions"),
@@ -48,7 +51,7 @@ pub const ROUTES: [(&str, &str); 8] = [
     ("GET", "/health"),
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
-    ("GET", "/metrics"),
+    ("GET", METRICS),
     ("GET", "/openapi.json"),
 ];
 
@@ -63,14 +66,14 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/health/ready", get(status::ready))
         .route("/openapi.json", get(status::openapi));
     if app.metrics_on_main {
-        routes = routes.route("/metrics", get(status::metrics));
+        routes = routes.route(METRICS, get(status::metrics));
     }
     finish(app, routes)
 }
 
 /// The routes of the listener of `METRICS_ADDR`.
 pub fn metrics_router(app: Arc<App>) -> Router {
-    finish(app, Router::new().route("/metrics", get(status::metrics)))
+    finish(app, Router::new().route(METRICS, get(status::metrics)))
 }
 
 fn finish(app: Arc<App>, routes: Router<Arc<App>>) -> Router {

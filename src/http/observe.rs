@@ -13,7 +13,7 @@ use serde_json::json;
 use tower::ServiceExt;
 
 use super::error::Error;
-use super::{NO_SUCH_PATH, ROUTES, SESSION, SESSIONS};
+use super::{METRICS, NO_SUCH_PATH, ROUTES, SESSION, SESSIONS};
 use crate::app::App;
 use crate::auth::Tenant;
 
@@ -137,6 +137,10 @@ fn normalise_path(uri: &mut Uri) {
     let mut normal: String = segments.flat_map(|segment| ["/", segment]).collect();
     if normal.is_empty() {
         normal.push('/');
+    }
+    // Proxies keep metrics from the outside by this very path.
+    if normal == METRICS {
+        return;
     }
     if let Some(query) = uri.query() {
         normal.push('?');

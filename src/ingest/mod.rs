@@ -21,7 +21,7 @@ pub use outcome::Outcome;
 pub use queue::Bounds;
 
 use crate::auth::Tenant;
-use crate::report::{self, Rejection, SessionReport, UnixMs};
+use crate::report::{self, Code, Rejection, SessionReport, UnixMs};
 use crate::store::{Received, RejectedBody, Store};
 use crate::telemetry::Metrics;
 use keeper::Keeper;
@@ -74,6 +74,10 @@ impl Ingest {
                     reported.push((index, std::mem::take(&mut report.dropped)));
                     reports.push(Received { tenant: tenant.clone(), report, at });
                     (Some(session_id), Outcome::Busy)
+                }
+                // Of a body that is too large nothing is parsed.
+                Err(rejection) if rejection.code == Code::PayloadTooLarge => {
+                    (None, Outcome::Rejected(rejection))
                 }
                 Err(rejection) => (report::peek_session_id(body), Outcome::Rejected(rejection)),
             };

@@ -155,7 +155,11 @@ impl Server {
         let status = if let Some(child) = &mut self.child {
             child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
         } else {
-            while Postmaster::running(&self.pgdata).is_some_and(|it| it.pid == self.pid) {
+            // A file that cannot be read for a moment is no death.
+            let mut missed = 0;
+            while missed < 3 {
+                let found = Postmaster::running(&self.pgdata);
+                missed = if found.is_some_and(|it| it.pid == self.pid) { 0 } else { missed + 1 };
                 sleep(ADOPTED_POLL).await;
             }
             "gone".to_owned()

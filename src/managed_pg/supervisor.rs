@@ -26,8 +26,8 @@ const CRASH_WINDOW: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(250);
 /// Between attempts to start on a full disk.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(3);
-/// A start needs some space, for its process file and for what it recovers.
-const FULL_DISK_BYTES: u128 = 1024 * 1024;
+/// A segment of the write-ahead log, without which the server ends.
+const FULL_DISK_BYTES: u128 = 16 * 1024 * 1024;
 
 /// A server that is started again when it dies. Dropped without [`Supervisor::stop`], the server
 /// is told to shut down and not waited for.
@@ -59,7 +59,7 @@ impl Supervisor {
         self.port
     }
 
-    /// The server's process; of the last one where it is being started again.
+    /// The server's process; 0 while it is being started again.
     pub(super) fn pid(&self) -> i32 {
         self.pid.load(Ordering::Relaxed)
     }
@@ -106,11 +106,19 @@ impl Watch {
                 return server.stop().await;
             };
             let (pid, port) = (server.pid(), server.port());
+            // It may belong to another process soon.
+            self.pid.store(0, Ordering::Relaxed);
             tracing::error!(pid, %status, "postgres ended unexpectedly; starting it again");
-            self.crashed(status)?;
+            if !self.is_disk_full() {
+                self.crashed(status)?;
+            }
             let since = Instant::now();
             let Some(started) = stop.run_until_cancelled(self.start(port)).await else {
-                return Ok(());
+                // It may be half up, and was told to stop.
+                return match Server::adopt(&self.layout).await? {
+                    Some(server) => server.stop().await,
+                    None => Ok(()),
+                };
             };
             server = started?;
             self.pid.store(server.pid(), Ordering::Relaxed);
@@ -126,10 +134,15 @@ impl Watch {
             kill_orphans(&self.layout.pgdata());
             let error = match launch(&self.settings, &self.layout, Port::Only(port), &|_| ()).await
             {
-                Ok(server) => return Ok(server),
+                Ok(server) if server.port() == port => return Ok(server),
+                // Somebody else started it, where nobody connects to.
+                Ok(server) => {
+                    server.stop().await?;
+                    continue;
+                }
                 Err(error) => error,
             };
-            if self.is_disk_full(&error) {
+            if says_disk_full(&error) || self.is_disk_full() {
                 if logged_full_at.is_none_or(|at| at.elapsed() >= CRASH_WINDOW) {
                     logged_full_at = Some(Instant::now());
                     let data_dir = self.layout.root.display();
@@ -160,21 +173,27 @@ impl Watch {
         })
     }
 
-    fn is_disk_full(&self, error: &Error) -> bool {
-        let is_said = match error {
-            Error::Io { source, .. } => {
-                matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
-            }
-            Error::Start { tail, .. } => {
-                tail.contains("No space left on device") || tail.contains("Disk quota exceeded")
-            }
-            _ => false,
-        };
-        // The server's log may be on the same disk and hold nothing of it.
-        is_said
-            || statvfs(&self.layout.pgdata()).is_ok_and(|disk| {
-                u128::from(disk.blocks_available()) * u128::from(disk.fragment_size())
-                    < FULL_DISK_BYTES
-            })
+    /// Whether there is no space to write to. The server's log may be on the same disk, and hold
+    /// nothing of it.
+    fn is_disk_full(&self) -> bool {
+        statvfs(&self.layout.pgdata()).is_ok_and(|disk| {
+            u128::from(disk.blocks_available()) * u128::from(disk.fragment_size()) < FULL_DISK_BYTES
+        })
+    }
+}
+
+/// Whether a start failed for want of space on a disk. Shared memory and semaphores can be used up
+/// too, in the same words.
+fn says_disk_full(error: &Error) -> bool {
+    match error {
+        Error::Io { source, .. } => {
+            matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        }
+        Error::Start { tail, .. } => tail.lines().any(|line| {
+            (line.contains("No space left on device") || line.contains("Disk quota exceeded"))
+                && !line.contains("shared memory")
+                && !line.contains("semaphore")
+        }),
+        _ => false,
     }
 }

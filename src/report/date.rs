@@ -89,7 +89,7 @@ pub(super) fn parse(text: &str) -> Option<UnixMs> {
     }
     let unsigned = text.trim_start_matches(['+', '-']);
     let (year, rest) = unsigned.split_at(unsigned.find('-')?);
-    if year.len() < 4 {
+    if !(4..=9).contains(&year.len()) {
         return None;
     }
     let year: i64 = text[..text.len() - rest.len()].parse().ok()?;

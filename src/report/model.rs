@@ -73,6 +73,9 @@ macro_rules! session_report {
             /// `sessionStartDateIso`, where the SDK knew it.
             pub started_at: Option<UnixMs>,
             $(pub $column: Option<$rust>,)*
+            /// `sessionDurationMs` where it is too long for the column: it still tells which report
+            /// is the newer.
+            pub long_duration_ms: Option<i64>,
             /// The timeline entries that the report brings, if any.
             pub timeline: Option<Timeline>,
             /// The whole report as JSON text that Postgres can hold.
@@ -131,7 +134,8 @@ impl SessionReport {
     /// set back in the middle of a session.
     #[must_use]
     pub fn version(&self) -> (i64, UnixMs) {
-        (self.session_duration_ms.unwrap_or(0), self.reported_at)
+        let duration_ms = self.session_duration_ms.or(self.long_duration_ms);
+        (duration_ms.unwrap_or(0), self.reported_at)
     }
 
     /// About how much memory the report holds, in bytes; what the ingest queue is bounded by.

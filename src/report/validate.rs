@@ -27,7 +27,8 @@ pub(super) fn validate(
     let reported_at = timestamp(&report.timestamp)?;
     let started_at = session_start(&report.session_start)?;
     let mut dropped = Dropped::default();
-    let session_duration_ms = session_duration(&report.session_duration_ms, &mut dropped)?;
+    let (session_duration_ms, long_duration_ms) =
+        session_duration(&report.session_duration_ms, &mut dropped)?;
     let device = object("device", &report.device)?;
     let app = object("app", &report.app)?;
     let Device { model, os, os_version, .. } = device.unwrap_or(&NO_DEVICE);
@@ -51,6 +52,7 @@ pub(super) fn validate(
         stream_type: one_of("streamType", &report.stream_type, &STREAM_TYPES)?,
         player_startup_ms: dropped.duration("startupTimeMs", &report.startup_time_ms)?,
         session_duration_ms,
+        long_duration_ms,
         play_time_ms: dropped.duration("playTimeMs", &report.play_time_ms)?,
         rebuffer_time_ms: dropped.duration("rebufferTimeMs", &report.rebuffer_time_ms)?,
         seek_time_ms: dropped.duration("totalSeekTimeMs", &report.total_seek_time_ms)?,
@@ -140,13 +142,20 @@ fn timestamp(value: &Value<'_>) -> Result<UnixMs, Rejection> {
 }
 
 /// The SDK measures it with a monotonic clock, which never runs backwards: a negative one is a
-/// mistake in the app. 0 is what SDK 0.x sends when it does not know.
-fn session_duration(value: &Value<'_>, dropped: &mut Dropped) -> Result<Option<i64>, Rejection> {
+/// mistake in the app. 0 is what SDK 0.x sends when it does not know. One that is too long for the
+/// column comes back as the second value.
+fn session_duration(
+    value: &Value<'_>,
+    dropped: &mut Dropped,
+) -> Result<(Option<i64>, Option<i64>), Rejection> {
     let field = "sessionDurationMs";
-    if number::whole(field, value)?.is_some_and(|number| number < 0) {
+    let number = number::whole(field, value)?.unwrap_or_default();
+    if number < 0 {
         return Err(Rejection::invalid(path(field), "out of range, expected at least 0"));
     }
-    Ok(dropped.duration(field, value)?.filter(|duration| *duration > 0))
+    let duration = dropped.duration(field, value)?.filter(|duration| *duration > 0);
+    let is_too_long = number > 0 && duration.is_none();
+    Ok((duration, is_too_long.then(|| i64::try_from(number).unwrap_or(i64::MAX))))
 }
 
 fn session_start(value: &Value<'_>) -> Result<Option<UnixMs>, Rejection> {

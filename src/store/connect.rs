@@ -100,11 +100,9 @@ impl Pool {
         let shares = async {
             let before = server_of(&mut one).await?;
             sqlx::raw_sql("BEGIN").execute(&mut two).await?;
-            // Poolers give what was used last.
-            if server_of(&mut two).await? == before {
-                return Ok(true);
-            }
-            let mut changed = server_of(&mut one).await? != before;
+            // Poolers give what was used last. If they have no other, one would wait for two.
+            let mut changed =
+                server_of(&mut two).await? == before || server_of(&mut one).await? != before;
             sqlx::raw_sql("ROLLBACK").execute(&mut two).await?;
             // Others give each in turn.
             for _ in 0..PROBES {
@@ -112,7 +110,9 @@ impl Pool {
             }
             Ok::<_, Error>(changed)
         };
-        if tokio::time::timeout(CONNECT_TIMEOUT, shares).await.unwrap_or(Ok(false))? {
+        // Without an answer nothing is decided: a guess would reach other clients.
+        let shares = tokio::time::timeout(CONNECT_TIMEOUT, shares).await;
+        if shares.map_err(|_| Error::timed_out("looking for a pooler"))?? {
             self.set_pooled();
         }
         self.settings.decide();

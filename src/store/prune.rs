@@ -16,6 +16,10 @@ use crate::report::UnixMs;
 const PRUNE_LOCK: i32 = 2;
 /// A run that takes longer goes on with the next one.
 const PRUNE_TIMEOUT: Duration = Duration::from_hours(6);
+/// The transaction that holds the lock does nothing for as long as the run takes.
+const LOCK_SETTINGS: &str = "SELECT set_config(name, '0', true) FROM pg_settings
+    WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')";
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// Deleting takes longer than what a client waits for.
 const SETTINGS: &str = "SET LOCAL statement_timeout = '5min'";
 /// Rows deleted per transaction: short enough that nobody waits.
@@ -94,18 +98,21 @@ impl Store {
         // nothing else, and goes with it.
         let run = async {
             let mut lock = self.pool.connect().await?;
-            lock.begin("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+            lock.begin(LOCK_SETTINGS).await?;
             let is_ours: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, $2)")
                 .bind(LOCK_CLASS)
                 .bind(PRUNE_LOCK)
                 .fetch_one(&mut *lock)
                 .await?;
-            if !is_ours {
-                return Ok(None);
-            }
-            let pruned = self.prune_locked(&mut self.pool.connect().await?, now).await?;
-            lock.rollback().await?;
-            Ok(Some(pruned))
+            let pruned = if is_ours {
+                let mut connection = self.pool.connect().await?;
+                Some(self.prune_locked(&mut connection, now).await?)
+            } else {
+                None
+            };
+            // What was done is done, whether the connection lived that long or not.
+            let _ = tokio::time::timeout(END_TIMEOUT, lock.rollback()).await;
+            Ok(pruned)
         };
         let run = self.within(PRUNE_TIMEOUT, "prune", run).await;
         self.partitions.forget_all();

@@ -13,7 +13,7 @@ const MAX_BYTES: i64 = 128 * 1024 * 1024;
 
 const TRIM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A body that was refused with 400, and why.
+/// A body that was rejected with 400, 413 or 415, and why.
 #[derive(Debug)]
 pub struct RejectedBody {
     /// Tenant of the key that sent it.

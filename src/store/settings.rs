@@ -21,7 +21,7 @@ const OWN: [(&str, &str); 5] = [
 ];
 
 /// How to reach the database, and what its URL says about connections.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Target {
     /// Host, login and TLS.
     pub options: PgConnectOptions,

@@ -425,6 +425,38 @@ async fn a_session_that_is_full_takes_no_more_entries_and_goes_on() {
     assert!((server.metric(dropped).await - 4.0).abs() < 0.1);
 }
 
+/// A screen that plays for weeks: the column cannot hold the length, the order follows it.
+#[tokio::test]
+async fn sessions_of_more_than_31_days_go_on() {
+    let server = Server::at(NOW_MS).await;
+    let report = |duration: i64, time: i64, played: i64| {
+        json!({"sessionId": "s", "timestamp": time, "sessionDurationMs": duration, "playTimeMs": played})
+            .to_string()
+    };
+    let most = 31 * 86_400_000;
+    let reports = [
+        report(most - 1, NOW_MS, 1),
+        report(most + 15_000, NOW_MS, 2),
+        // Late, and with a wall clock that was set forward; then newer, with one that was set back.
+        report(most, NOW_MS + 9_000, 3),
+        report(most + 30_000, NOW_MS - 9_000, 4),
+    ];
+    let mut outcomes = Vec::new();
+    for report in &reports {
+        let answer = server.post_batch(format!("[{report}]")).await;
+        outcomes.push(statuses(&answer.json()).join(" "));
+    }
+    assert_eq!(outcomes, ["stored", "stored", "stale", "stored"]);
+    assert_eq!(row(&server.database, "s").await, "1 rows, 3 reports, played 4");
+    let length = "SELECT count(session_duration_ms) FROM sessions";
+    assert_eq!(server.database.number(length).await, 0);
+    // In one batch too, in any order.
+    let again = Server::at(NOW_MS).await;
+    let batch = [3, 0, 2, 1].map(|index: usize| reports[index].as_str()).join(",");
+    assert_eq!(again.post_batch(format!("[{batch}]")).await.json()["accepted"], 4);
+    assert_eq!(row(&again.database, "s").await, "1 rows, 1 reports, played 4");
+}
+
 /// Somebody restores a database without them, or tidies up.
 #[tokio::test]
 async fn functions_that_vanish_are_made_again() {

@@ -14,7 +14,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row as _, Type};
 use uuid::Uuid;
 
-use super::row::{COLUMNS, Column, ON_CONFLICT, Write, Written};
+use super::row::{COLUMNS, Column, ON_CONFLICT, Write, Written, duration};
 use crate::report::Timeline;
 use crate::store::lease::Lease;
 use crate::store::types::{Json, PgTime};
@@ -46,7 +46,8 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         .replace("{columns}", &list(&|column| column.name.to_owned()))
         .replace("{values}", &list(&|column| format!("r.{}", column.name)))
         .replace("{on_conflict}", &ON_CONFLICT)
-        .replace("{returned}", Written::RETURNED);
+        .replace("{returned}", &Written::returned())
+        .replace("{duration}", &duration("s"));
     let digest = Sha256::digest(text.as_bytes());
     let version = format!("{:08x}", u32::from_be_bytes(*digest.first_chunk().expect("32 bytes")));
     let [insert, upsert] = ["insert", "upsert"].map(|verb| format!("{verb}_reports_{version}"));

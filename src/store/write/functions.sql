@@ -126,7 +126,7 @@ BEGIN
     IF pg_catalog.cardinality(applied) < reported THEN
         -- Rows of reports that were not newer. They are locked since the upsert looked at them.
         RETURN QUERY
-        SELECT s.session_key, NULL::integer, s.session_duration_ms, s.reported_at, s."timestamp", false
+        SELECT s.session_key, NULL::integer, {duration}, s.reported_at, s."timestamp", false
         FROM ROWS FROM (pg_catalog.unnest(keys), pg_catalog.unnest(times)) AS k (key, "time")
         -- Not "=", for which the planner would take the narrower index on "timestamp" alone.
         JOIN sessions s ON s.session_key = k.key AND s."timestamp" BETWEEN k."time" AND k."time"

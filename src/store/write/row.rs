@@ -101,12 +101,13 @@ fn own() -> [Column; OWN] {
         ),
         column("timeline_entries", "integer", grown("timeline_entries")),
         column("timeline_bytes", "integer", grown("timeline_bytes")),
+        column("long_duration_ms", "bigint", Replace),
         column("payload", "jsonb", Replace),
     ]
 }
 
 /// How many columns the server adds.
-const OWN: usize = 12;
+const OWN: usize = 13;
 
 /// All columns but `session_key` and `"timestamp"`, in the order in which they are written.
 pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
@@ -131,11 +132,17 @@ pub(super) static ON_CONFLICT: LazyLock<String> = LazyLock::new(|| {
     });
     format!(
         "ON CONFLICT (session_key, \"timestamp\") DO UPDATE SET {}
-        WHERE (coalesce(s.session_duration_ms, 0), s.reported_at)
-            < (coalesce(excluded.session_duration_ms, 0), excluded.reported_at)",
-        updates.collect::<Vec<_>>().join(", ")
+        WHERE ({}, s.reported_at) < ({}, excluded.reported_at)",
+        updates.collect::<Vec<_>>().join(", "),
+        duration("s"),
+        duration("excluded"),
     )
 });
+
+/// The duration by which a row of `sessions` is newer or older, see [`SessionReport::version`].
+pub(super) fn duration(row: &str) -> String {
+    format!("coalesce({row}.session_duration_ms, {row}.long_duration_ms, 0)")
+}
 
 impl Write<'_> {
     /// The version that the row has once the report is applied.
@@ -159,6 +166,7 @@ impl Write<'_> {
             Cell::Value(BigInt(timeline.map(|timeline| timeline.until_ms))),
             Cell::Value(Integer(timeline.map(|timeline| timeline.count))),
             Cell::Value(Integer(timeline.map(Timeline::bytes))),
+            Cell::Value(BigInt(report.long_duration_ms)),
             Cell::Jsonb(&report.payload),
         ]
     }
@@ -239,14 +247,17 @@ pub(super) struct Written {
 
 impl Written {
     /// What statements return of a row, in this order.
-    pub(super) const RETURNED: &'static str = "s.session_key, s.report_count, \
-         s.session_duration_ms, s.reported_at, s.\"timestamp\", s.timeline_from_ms IS NOT NULL";
+    pub(super) fn returned() -> String {
+        let duration = duration("s");
+        format!(
+            "s.session_key, s.report_count, {duration}, s.reported_at, s.\"timestamp\", \
+             s.timeline_from_ms IS NOT NULL"
+        )
+    }
 
-    /// The key and the state of a row, from the columns of [`Self::RETURNED`].
+    /// The key and the state of a row, from the columns of [`Self::returned`].
     pub(super) fn read(row: &PgRow) -> Result<(Uuid, Self), Error> {
-        let duration_ms: Option<i64> = row.try_get(2)?;
-        let version =
-            Version { duration_ms: duration_ms.unwrap_or(0), reported_at: row.try_get(3)? };
+        let version = Version { duration_ms: row.try_get(2)?, reported_at: row.try_get(3)? };
         let written = Self {
             count: row.try_get(1)?,
             version,

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::cell::{Cell, bind};
 use super::functions::in_order;
-use super::row::{CHUNK_COLUMNS, COLUMNS, ON_CONFLICT, Write, Written};
+use super::row::{CHUNK_COLUMNS, COLUMNS, ON_CONFLICT, Write, Written, duration};
 use crate::store::Error;
 use crate::store::types::PgTime;
 
@@ -39,7 +39,7 @@ pub(super) async fn upsert_reports(
 ) -> Result<Vec<Written>, Error> {
     let new = settle_times(connection, writes).await?;
     let insert = format!("INSERT INTO sessions AS s ({})", *SESSION_COLUMNS);
-    let rest = format!("{} RETURNING {}", *ON_CONFLICT, Written::RETURNED);
+    let rest = format!("{} RETURNING {}", *ON_CONFLICT, Written::returned());
     let rows = writes.iter().map(Write::session_row);
     let rows = values(&insert, rows, &rest)?.fetch_all(&mut *connection).await?;
     let mut written: HashMap<Uuid, Written> =
@@ -64,14 +64,17 @@ pub(super) async fn upsert_reports(
         writes.iter().filter(|write| !written.contains_key(&write.key)).collect();
     if !old.is_empty() {
         // Locked since the upsert looked at them.
-        let rows = sqlx::query(
-            r#"SELECT session_key, NULL::integer, session_duration_ms, reported_at, "timestamp", false
-               FROM sessions WHERE session_key = ANY($1) AND "timestamp" = ANY($2)"#,
-        )
-        .bind(old.iter().map(|write| write.key).collect::<Vec<_>>())
-        .bind(old.iter().map(|write| PgTime::from(write.time.timestamp)).collect::<Vec<_>>())
-        .fetch_all(&mut *connection)
-        .await?;
+        let sql = format!(
+            r#"SELECT s.session_key, NULL::integer, {}, s.reported_at, s."timestamp", false
+               FROM sessions s WHERE s.session_key = ANY($1) AND s."timestamp" = ANY($2)"#,
+            duration("s")
+        );
+        // Made of our own names, nothing that a client sent.
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(old.iter().map(|write| write.key).collect::<Vec<_>>())
+            .bind(old.iter().map(|write| PgTime::from(write.time.timestamp)).collect::<Vec<_>>())
+            .fetch_all(&mut *connection)
+            .await?;
         for row in &rows {
             written.extend([Written::read(row)?]);
         }

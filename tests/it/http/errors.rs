@@ -116,6 +116,11 @@ async fn slashes_too_many_change_nothing() {
     let request = server.request(Method::POST, "/v1/sessions/batch/").body("[]");
     assert_eq!(server.send(request).await.status, 200);
     assert_eq!(server.get("/health/").await.status, 200);
+    // Proxies keep this path from the outside, and no other.
+    assert_eq!(server.get("/metrics").await.status, 200);
+    for path in ["/metrics/", "//metrics", "/metrics//"] {
+        assert_eq!(server.get(path).await.status, 404, "{path}");
+    }
     let series =
         "http_server_requests_total{method=\"POST\",route=\"/v1/sessions\",status=\"200\"}";
     assert!((server.metric(series).await - 4.0).abs() < 0.5);
