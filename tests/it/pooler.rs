@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions as _, Row as _};
 use tempfile::TempDir;
 
 use crate::retention::run_retention;
-use crate::support::{Binary, Database, Server, ServerOptions, bin, now_ms, unused_port};
+use crate::support::{Binary, Database, Server, ServerOptions, bin, client, now_ms, unused_port};
 use crate::upsert::{body, hot_sessions_are_right};
 
 struct PgBouncer {
@@ -154,7 +154,7 @@ async fn a_pooler_that_was_not_expected_is_noticed() {
     Server::with(ServerOptions::default(), &database).await.stop().await;
     let url = pooler.url(&database) + "?pgbouncer=false";
     let server = Binary::serve(&[("DATABASE_URL", &url)]);
-    let client = reqwest::Client::new();
+    let client = client(Duration::from_secs(30));
     let posts = (0..200).map(|number| {
         let post = client.post(server.url("/v1/sessions")).header("X-API-Key", "dev-key");
         post.body(body(&format!("s{}", number % 40), now_ms(), number)).send()

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::managed_pg::{cache_dir, data_dir};
-use crate::support::{Binary, Database, KEY, now_ms};
+use crate::support::{Binary, Database, KEY, client, now_ms};
 
 /// Longer than the SDK waits for an answer would be too long.
 const SDK_PATIENCE: Duration = Duration::from_secs(10);
@@ -36,13 +36,13 @@ fn postmaster(dir: &Path) -> Pid {
 /// Posts a report as an SDK that never tries again.
 async fn post(server: &Binary, id: String) -> u16 {
     let body = json!({"sessionId": id, "timestamp": now_ms()}).to_string();
-    let client = reqwest::Client::builder().timeout(SDK_PATIENCE).build().expect("a client");
-    let request = client.post(server.url("/v1/sessions")).header("X-API-Key", KEY).body(body);
+    let request =
+        client(SDK_PATIENCE).post(server.url("/v1/sessions")).header("X-API-Key", KEY).body(body);
     request.send().await.expect("an answer").status().as_u16()
 }
 
 async fn assert_stored(server: &Binary, id: &str) {
-    let request = reqwest::Client::new().get(server.url(&format!("/v1/sessions/{id}")));
+    let request = client(SDK_PATIENCE).get(server.url(&format!("/v1/sessions/{id}")));
     let answer = request.header("X-API-Key", KEY).send().await.expect("an answer");
     assert_eq!(answer.status(), 200, "{id}");
 }
@@ -169,4 +169,47 @@ async fn a_signal_that_was_ignored_stays_ignored() {
     server.signal(Signal::SIGTERM);
     let (status, log) = server.wait(Duration::from_secs(30));
     assert!(status.success(), "{log}");
+}
+
+/// One line says it, with the number that would do.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn too_few_file_descriptors_are_logged_once() {
+    let database = Database::new().await;
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -n 60; exec {}", env!("CARGO_BIN_EXE_media3watch"));
+    command.env_clear().args(["-c", &script]);
+    let env = [("DATABASE_URL", &*database.url), ("HIKARI_MAX_POOL_SIZE", "8")];
+    let server = Binary::run(command, &env);
+    let clients: Vec<_> =
+        (0..100).filter_map(|_| std::net::TcpStream::connect(server.address).ok()).collect();
+    server.logs("out of file descriptors", Duration::from_secs(10));
+    // Twenty attempts and more.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let log = server.log();
+    let lines: Vec<&str> = log.lines().filter(|l| l.contains("out of file descriptors")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains("ulimit -n 8448"), "{log}");
+    drop(clients);
+    assert_eq!(post(&server, "s".to_owned()).await, 200);
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait(Duration::from_secs(30)).0.success());
+}
+
+/// The SDK does not wait when it is told to.
+#[tokio::test]
+async fn requests_over_the_limit_do_not_flood_the_log() {
+    let database = Database::new().await;
+    let env = [("DATABASE_URL", &*database.url), ("RATE_LIMIT_REQUESTS", "1")];
+    let server = Binary::serve(&env);
+    let mut limited = 0;
+    for number in 0..60 {
+        limited += u32::from(post(&server, format!("s{number}")).await == 429);
+    }
+    assert!(limited >= 50, "{limited}");
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.wait(Duration::from_secs(30));
+    assert!(status.success(), "{log}");
+    let lines = log.lines().filter(|line| line.contains("429") || line.contains("rate limit"));
+    assert_eq!(lines.count(), 1, "{log}");
 }

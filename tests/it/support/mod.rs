@@ -8,4 +8,4 @@ mod server;
 pub use binary::{Binary, bin};
 pub use cluster::{Cluster, Database, unused_port};
 pub use raw::Raw;
-pub use server::{Answer, KEY, Server, ServerOptions, now_ms};
+pub use server::{Answer, KEY, Server, ServerOptions, client, now_ms};

@@ -78,6 +78,13 @@ pub fn now_ms() -> i64 {
     UnixMs::from(SystemTime::now()).0
 }
 
+/// A client that waits so long for an answer.
+pub fn client(timeout: Duration) -> reqwest::Client {
+    // Tests talk to themselves: TLS is never spoken, but its provider must be named.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().timeout(timeout).build().expect("a client")
+}
+
 impl Server {
     /// A server on a database of its own.
     pub async fn start() -> Self {
@@ -125,17 +132,12 @@ impl Server {
             }
         });
         let app = is_ready.await.expect("the server starts");
-        // Tests talk to themselves: TLS is never spoken, but its provider must be named.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
             address,
             database: database.clone(),
             app,
             clock_ms,
-            client: reqwest::Client::builder()
-                .timeout(Duration::from_secs(30))
-                .build()
-                .expect("a client"),
+            client: client(Duration::from_secs(30)),
             stopping,
             running: Some(running),
         }
