@@ -142,13 +142,13 @@ pub enum Error {
     },
     /// The server died again and again.
     #[error(
-        "PostgreSQL ended {crashes} times within {seconds} s and is not started again; the last time: {last}. Its log is {}",
+        "PostgreSQL ended {crashes} times in a row, each time within {seconds} s, and is not started again; the last time: {last}. Its log is {}",
         log.display()
     )]
     CrashLoop {
         /// How often.
-        crashes: usize,
-        /// Within which time.
+        crashes: u32,
+        /// How soon after its start.
         seconds: u64,
         /// Its log.
         log: PathBuf,

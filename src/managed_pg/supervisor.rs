@@ -1,7 +1,6 @@
 //! Watches the server and starts it again when it dies: what the system kills for want of memory
 //! must not stay away until somebody looks.
 
-use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -19,9 +18,11 @@ use super::postmaster::{kill_orphans, signal};
 use super::server::{Port, Server};
 use super::{Settings, launch};
 
-/// So many crashes within [`CRASH_WINDOW`] are a loop that nothing here ends.
-const MAX_CRASHES: usize = 5;
-const CRASH_WINDOW: Duration = Duration::from_mins(1);
+/// So many crashes in a row are a loop that nothing here ends.
+const MAX_CRASHES: u32 = 5;
+/// A server that ran for so long is none of a row.
+const STEADY: Duration = Duration::from_secs(10);
+const LOG_FULL_EVERY: Duration = Duration::from_mins(1);
 /// Between attempts to start while the processes of the dead server are still going.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Between attempts to start on a full disk.
@@ -45,7 +46,7 @@ impl Supervisor {
         let port = server.port();
         let pid = Arc::new(AtomicI32::new(server.pid()));
         let (stop, gave_up) = (CancellationToken::new(), CancellationToken::new());
-        let watch = Watch { settings, layout, pid: Arc::clone(&pid), crashes: VecDeque::new() };
+        let watch = Watch { settings, layout, pid: Arc::clone(&pid), crashes: 0 };
         let (stopping, given_up) = (stop.clone(), gave_up.clone());
         let task = tokio::spawn(async move {
             let ended = watch.run(server, stopping).await;
@@ -96,12 +97,14 @@ struct Watch {
     settings: Settings,
     layout: Layout,
     pid: Arc<AtomicI32>,
-    crashes: VecDeque<Instant>,
+    /// In a row.
+    crashes: u32,
 }
 
 impl Watch {
     async fn run(mut self, mut server: Server, stop: CancellationToken) -> Result<(), Error> {
         loop {
+            let started_at = Instant::now();
             let Some(status) = stop.run_until_cancelled(server.ended()).await else {
                 return server.stop().await;
             };
@@ -109,7 +112,13 @@ impl Watch {
             // It may belong to another process soon.
             self.pid.store(0, Ordering::Relaxed);
             tracing::error!(pid, %status, "postgres ended unexpectedly; starting it again");
-            if !self.is_disk_full() {
+            if started_at.elapsed() >= STEADY {
+                self.crashes = 0;
+            }
+            if self.is_disk_full() {
+                // It would end in the same way at once.
+                stop.run_until_cancelled(tokio::time::sleep(FULL_DISK_PAUSE)).await;
+            } else {
                 self.crashed(status)?;
             }
             let since = Instant::now();
@@ -143,7 +152,7 @@ impl Watch {
                 Err(error) => error,
             };
             if says_disk_full(&error) || self.is_disk_full() {
-                if logged_full_at.is_none_or(|at| at.elapsed() >= CRASH_WINDOW) {
+                if logged_full_at.is_none_or(|at| at.elapsed() >= LOG_FULL_EVERY) {
                     logged_full_at = Some(Instant::now());
                     let data_dir = self.layout.root.display();
                     tracing::error!(%data_dir, "the disk is full: postgres cannot start, trying again every few seconds");
@@ -157,20 +166,14 @@ impl Watch {
         }
     }
 
-    /// Counts a crash; too many in a short time are an error.
+    /// Counts a crash, or a start that failed; too many in a row are an error.
     fn crashed(&mut self, last: String) -> Result<(), Error> {
-        let now = Instant::now();
-        self.crashes.retain(|at| now.duration_since(*at) < CRASH_WINDOW);
-        self.crashes.push_back(now);
-        if self.crashes.len() < MAX_CRASHES {
+        self.crashes += 1;
+        if self.crashes < MAX_CRASHES {
             return Ok(());
         }
-        Err(Error::CrashLoop {
-            crashes: self.crashes.len(),
-            seconds: CRASH_WINDOW.as_secs(),
-            log: self.layout.log(),
-            last,
-        })
+        let (crashes, seconds) = (self.crashes, STEADY.as_secs());
+        Err(Error::CrashLoop { crashes, seconds, log: self.layout.log(), last })
     }
 
     /// Whether there is no space to write to. The server's log may be on the same disk, and hold
