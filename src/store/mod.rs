@@ -188,7 +188,7 @@ impl Store {
 
     /// Runs `work` for `limit` at most, measured under a name that is a label value of
     /// `db_query_duration_seconds`. Work that is cut off must hold its connection as a
-    /// [`Lease`].
+    /// [`lease::Lease`].
     async fn within<T>(
         &self,
         limit: Duration,
