@@ -52,12 +52,21 @@ pub(super) async fn with<T>(
     let stopping = CancellationToken::new();
     stop_on_signals(stopping.clone())?;
     let interrupted = || anyhow::anyhow!("interrupted by a signal");
-    let opened = stopping.run_until_cancelled(open(config)).await.ok_or_else(interrupted)??;
+    let opening = stopping.run_until_cancelled(open(config)).await.ok_or_else(interrupted)?;
+    let opened = opening.or_else(|error| beside_server(config).ok_or(error))?;
     let store = Arc::new(opened.store(config));
     let done = stopping.run_until_cancelled(work(&store)).await;
     store.close().await;
     opened.close().await?;
     done.unwrap_or_else(|| Err(interrupted()))
+}
+
+/// The built-in database of a server that runs: it stays that server's.
+fn beside_server(config: &Config) -> Option<Opened> {
+    let Database::BuiltIn(settings) = &config.database else { return None };
+    let url = ManagedPostgres::running_url(settings)?;
+    let url = DatabaseUrl::parse(url.expose_secret()).ok()?;
+    Some(Opened { target: url.target(), built_in: None })
 }
 
 /// Finds the database, starting the built-in one if it is that.

@@ -42,7 +42,7 @@ impl Format {
                 Ok(Self::Json)
             }
             _ => {
-                let detail = "expected application/json, or application/x-ndjson for a batch";
+                let detail = "expected application/json, text/plain, or none; application/x-ndjson for a batch";
                 Err(Rejection::unsupported("Content-Type", detail))
             }
         }

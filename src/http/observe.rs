@@ -84,7 +84,7 @@ impl Line<'_> {
         let outcome = error
             .map(|error| error.status().1)
             .or_else(|| extensions.get::<OutcomeName>().map(|outcome| outcome.0))
-            .unwrap_or("ok");
+            .unwrap_or(if status >= 500 { "unavailable" } else { "ok" });
         let (method, request_id) = (self.method, self.request_id);
         let duration_ms = millis(took);
         // Probes and scrapes come all the time and say little; of requests over their limit, which

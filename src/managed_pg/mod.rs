@@ -50,6 +50,7 @@ use self::account::Account;
 use self::database::APP;
 use self::lock::Lock;
 use self::paths::Layout;
+use self::postmaster::Postmaster;
 use self::server::{Port, Server};
 use self::supervisor::Supervisor;
 
@@ -106,10 +107,20 @@ impl ManagedPostgres {
         Ok(Self { server, layout, password, psql, _lock: lock })
     }
 
+    /// What a client connects with while another process of this program runs the server; `None`
+    /// if none is up, or its password file is not ours to read.
+    pub fn running_url(settings: &Settings) -> Option<SecretString> {
+        let layout = Layout { root: absolute(&settings.data_dir).ok()? };
+        let running = Postmaster::running(&layout.pgdata()).filter(|found| found.ready)?;
+        // Reading makes a missing one.
+        let file = layout.app_password();
+        let password = file.is_file().then(|| cluster::password(&file, APP).ok()).flatten()?;
+        Some(url(&password, running.port))
+    }
+
     /// What a client connects with, as the role `media3watch`, which owns the database.
     pub fn url(&self) -> SecretString {
-        let (password, port) = (self.password.expose_secret(), self.port());
-        SecretString::from(format!("postgresql://{APP}:{password}@127.0.0.1:{port}/{APP}"))
+        url(&self.password, self.port())
     }
 
     /// A command line to paste into a shell. It names the password file and no password.
@@ -144,6 +155,11 @@ impl ManagedPostgres {
     pub async fn stop(self) -> Result<(), Error> {
         self.server.stop().await
     }
+}
+
+fn url(password: &SecretString, port: impl std::fmt::Display) -> SecretString {
+    let password = password.expose_secret();
+    SecretString::from(format!("postgresql://{APP}:{password}@127.0.0.1:{port}/{APP}"))
 }
 
 /// Adopts the server that runs on the data directory, or starts one. The lock must be held.

@@ -5,7 +5,7 @@ use super::number::{is_negative, required_duration, required_time, wrong_type};
 use super::rejection::Rejection;
 use super::timeline::{PlaybackState, TimelineEntry};
 use super::validate::text;
-use super::wire::{MAX_TIMELINE_ENTRIES, Report, Shaped, TimelineEvent, Value, thinned};
+use super::wire::{MAX_TIMELINE_ENTRIES, Report, Shaped, TimelineEvent, Value, all_entries};
 
 const FIELD: &str = "timelineEvents";
 
@@ -25,15 +25,31 @@ pub(super) fn of(
         for (index, entry) in entries.first.iter().enumerate() {
             stored.extend(checked(index, entry, dropped)?);
         }
-    } else {
-        let thinned = thinned(whole_report);
-        let left_out = entries.total.saturating_sub(thinned.len());
-        dropped.thinned_entries = u32::try_from(left_out).unwrap_or(u32::MAX);
-        for (index, entry) in &thinned {
-            stored.extend(checked(*index, entry, dropped)?);
-        }
+        return Ok(stored);
     }
-    Ok(stored)
+    for (index, entry) in all_entries(whole_report).enumerate() {
+        stored.extend(checked(index, &entry, dropped)?);
+    }
+    Ok(thinned(stored, dropped))
+}
+
+/// As many entries as a report may bring, evenly spread, the first and the last among them.
+fn thinned(entries: Vec<TimelineEntry>, dropped: &mut Dropped) -> Vec<TimelineEntry> {
+    let left_out = entries.len().saturating_sub(MAX_TIMELINE_ENTRIES);
+    if left_out == 0 {
+        return entries;
+    }
+    dropped.thinned_entries = u32::try_from(left_out).unwrap_or(u32::MAX);
+    let last = entries.len() - 1;
+    let mut wanted = (0..MAX_TIMELINE_ENTRIES).map(|nth| nth * last / (MAX_TIMELINE_ENTRIES - 1));
+    let mut next = wanted.next();
+    let is_wanted = |(index, entry)| {
+        (next == Some(index)).then(|| {
+            next = wanted.next();
+            entry
+        })
+    };
+    entries.into_iter().enumerate().filter_map(is_wanted).collect()
 }
 
 /// The entry, unless it cannot be.

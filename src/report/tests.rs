@@ -262,6 +262,24 @@ fn long_timelines_are_thinned_evenly() {
     }
 }
 
+/// Entries that cannot be take no place from those that can.
+#[test]
+fn only_possible_entries_are_thinned() {
+    let entry = |n: usize| {
+        let state = if n % 3 == 1 { "FLYING" } else { "PLAYING" };
+        format!(r#"{{"timestampMs":1,"elapsedMs":{n},"playbackState":"{state}"}}"#)
+    };
+    for (sent, invalid, thinned) in [(3_000, 1_000, 0), (3_300, 1_100, 200)] {
+        let entries: Vec<String> = (0..sent).map(entry).collect();
+        let report = accepted(&format!(r#""timelineEvents":[{}]"#, entries.join(",")));
+        let timeline = report.timeline.expect("entries");
+        assert_eq!((timeline.count, timeline.from_ms), (2_000, 0));
+        assert_eq!(timeline.until_ms, i64::try_from(sent - 1).expect("small"));
+        let dropped = (report.dropped.invalid_entries, report.dropped.thinned_entries);
+        assert_eq!(dropped, (invalid, thinned));
+    }
+}
+
 #[test]
 fn a_byte_order_mark_is_skipped() {
     let body = "{\"sessionId\":\"s\",\"timestamp\":1}";

@@ -193,19 +193,15 @@ wire_object! {
     TimelineText { entries: Option<&'a RawValue> = "timelineEvents" } Ignored
 }
 
-/// The timeline entries in the text of a report that has too many of them: as many as a report
-/// may bring, evenly spread, the first and the last among them. Each with its index.
-pub(super) fn thinned(text: &str) -> Vec<(usize, Shaped<TimelineEvent<'_>>)> {
-    let Ok(Shaped::Is(report)) = serde_json::from_str::<Shaped<TimelineText<'_>>>(text) else {
-        return Vec::new();
+/// All timeline entries in the text of a report, decoded one at a time: in memory, one takes
+/// several times its length as text.
+pub(super) fn all_entries(text: &str) -> impl Iterator<Item = Shaped<TimelineEvent<'_>>> {
+    let entries = match serde_json::from_str::<Shaped<TimelineText<'_>>>(text) {
+        Ok(Shaped::Is(report)) => report.entries.map_or("[]", RawValue::get),
+        _ => "[]",
     };
-    let entries = report.entries.map_or("[]", RawValue::get);
     let entries: Vec<&RawValue> = serde_json::from_str(entries).unwrap_or_default();
-    let last = entries.len().saturating_sub(1);
-    (0..MAX_TIMELINE_ENTRIES.min(entries.len()))
-        .map(|nth| nth * last / (MAX_TIMELINE_ENTRIES - 1))
-        .filter_map(|index| Some((index, serde_json::from_str(entries[index].get()).ok()?)))
-        .collect()
+    entries.into_iter().map(|entry| serde_json::from_str(entry.get()).unwrap_or_default())
 }
 
 /// Decodes the text of one report.

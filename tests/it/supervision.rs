@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::managed_pg::{cache_dir, data_dir};
-use crate::support::{Binary, Database, KEY, client, now_ms};
+use crate::support::{Binary, Database, KEY, bin, client, now_ms};
 
 /// Longer than the SDK waits for an answer would be too long.
 const SDK_PATIENCE: Duration = Duration::from_secs(10);
@@ -82,6 +82,27 @@ async fn a_killed_postgres_is_started_again_and_nothing_is_lost() {
     let (status, log) = server.wait(Duration::from_secs(30));
     assert!(status.success(), "{log}");
     assert!(kill(pid, None).is_err(), "PostgreSQL ends with the server");
+}
+
+/// A command works beside the server, and leaves its PostgreSQL running.
+#[tokio::test]
+async fn commands_use_the_postgres_of_a_running_server() {
+    let dir = data_dir();
+    let server = serve(dir.path()).await;
+    let pid = postmaster(dir.path());
+    let output = bin().env("M3W_DATA_DIR", dir.path()).arg("migrate").output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("up to date"));
+    assert_eq!(postmaster(dir.path()), pid);
+    assert_eq!(post(&server, "s".to_owned()).await, 200);
+    // Another server is none.
+    let mut second = bin();
+    second.envs([("PORT", "0"), ("HOST", "127.0.0.1")]).env("M3W_DATA_DIR", dir.path());
+    let second = second.output().expect("it runs");
+    assert_eq!(second.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("is in use by process"));
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait(Duration::from_secs(30)).0.success());
 }
 
 #[tokio::test]
