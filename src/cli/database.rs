@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Database, DatabaseUrl};
-use crate::managed_pg::{ManagedPostgres, Reporter};
+use crate::managed_pg::{Error, ManagedPostgres, Reporter};
 use crate::signals::stop_on_signals;
 use crate::store::{Store, Target};
 use crate::telemetry::Metrics;
@@ -53,7 +53,12 @@ pub(super) async fn with<T>(
     stop_on_signals(stopping.clone())?;
     let interrupted = || anyhow::anyhow!("interrupted by a signal");
     let opening = stopping.run_until_cancelled(open(config)).await.ok_or_else(interrupted)?;
-    let opened = opening.or_else(|error| beside_server(config).ok_or(error))?;
+    let is_taken =
+        |error: &anyhow::Error| matches!(error.downcast_ref(), Some(Error::Locked { .. }));
+    let opened = match opening {
+        Err(error) if is_taken(&error) => beside_server(config).ok_or(error)?,
+        opening => opening?,
+    };
     let store = Arc::new(opened.store(config));
     let done = stopping.run_until_cancelled(work(&store)).await;
     store.close().await;

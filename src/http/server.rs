@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -15,9 +15,8 @@ use tokio::sync::Semaphore;
 use super::connection;
 use crate::app::App;
 use crate::limit::Limits;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, OnceAMinute};
 
-const LOG_FAILURES_EVERY: Duration = Duration::from_mins(1);
 const H2_PING_EVERY: Duration = Duration::from_secs(20);
 const H2_STREAMS: u32 = 128;
 const H1_BUFFER_BYTES: usize = 64 * 1024;
@@ -40,7 +39,7 @@ pub async fn serve(listener: TcpListener, router: Router, app: &Arc<App>) {
     let http = Arc::new(http);
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(limits.connections));
-    let mut failures = AcceptFailures::default();
+    let mut failures = OnceAMinute::default();
     let mut closing = pin!(async {
         app.stopping.cancelled().await;
         tokio::time::sleep(limits.linger).await;
@@ -83,7 +82,7 @@ impl Drop for Open {
     }
 }
 
-async fn accept(listener: &TcpListener, failures: &mut AcceptFailures) -> TcpStream {
+async fn accept(listener: &TcpListener, failures: &mut OnceAMinute) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -94,40 +93,25 @@ async fn accept(listener: &TcpListener, failures: &mut AcceptFailures) -> TcpStr
             Err(error) => {
                 // Out of file descriptors, or a client gone before we looked: go on, but
                 // do not spin.
-                failures.log(&error);
+                log_failure(&error, failures);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }
 }
 
-/// Connections that could not be accepted since the last log line, which there is at most once a
-/// minute.
-#[derive(Default)]
-struct AcceptFailures {
-    failed: u64,
-    logged_at: Option<Instant>,
-}
-
-impl AcceptFailures {
-    fn log(&mut self, error: &std::io::Error) {
-        self.failed += 1;
-        if self.logged_at.is_some_and(|at| at.elapsed() < LOG_FAILURES_EVERY) {
-            return;
-        }
-        let attempts = std::mem::take(&mut self.failed);
-        self.logged_at = Some(Instant::now());
-        if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
-            let wanted = Limits::default().files();
-            tracing::warn!(
-                %error,
-                attempts,
-                wanted,
-                "out of file descriptors: new clients wait until others leave; allow {wanted} \
-                 (ulimit -n {wanted}, or LimitNOFILE={wanted} in the systemd unit)"
-            );
-        } else {
-            tracing::warn!(%error, attempts, "connections could not be accepted");
-        }
+fn log_failure(error: &std::io::Error, failures: &mut OnceAMinute) {
+    let Some(attempts) = failures.count() else { return };
+    if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
+        let wanted = Limits::default().files();
+        tracing::warn!(
+            %error,
+            attempts,
+            wanted,
+            "out of file descriptors: new clients wait until others leave; allow {wanted} \
+             (ulimit -n {wanted}, or LimitNOFILE={wanted} in the systemd unit)"
+        );
+    } else {
+        tracing::warn!(%error, attempts, "connections could not be accepted");
     }
 }

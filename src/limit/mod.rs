@@ -5,7 +5,7 @@ mod clients;
 
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
@@ -15,10 +15,10 @@ use governor::{Quota, RateLimiter};
 pub use clients::{Limits, Room, Rooms};
 
 use crate::auth::{Caller, KeyId};
+use crate::telemetry::OnceAMinute;
 
 /// Reports that one viewer of SDK 1.x posts per minute at least: one every 15 s.
 const REPORTS_PER_VIEWER_MINUTE: f64 = 4.0;
-const WARN_EVERY: Duration = Duration::from_mins(1);
 
 type Buckets =
     RateLimiter<KeyId, DefaultKeyedStateStore<KeyId>, DefaultClock, StateInformationMiddleware>;
@@ -69,15 +69,8 @@ pub struct Limiter {
     limit: RateLimit,
     buckets: Buckets,
     clock: DefaultClock,
-    rejections: Mutex<Rejections>,
-}
-
-/// Requests over the limit since the last log line, which there is at most once a minute: the SDK
-/// sends its whole queue however often it is told to wait.
-#[derive(Default)]
-struct Rejections {
-    requests: u64,
-    logged_at: Option<Instant>,
+    /// Requests over the limit: the SDK sends its whole queue however often it is told to wait.
+    rejections: Mutex<OnceAMinute>,
 }
 
 impl Limiter {
@@ -122,12 +115,7 @@ impl Limiter {
     /// Says what the limit means, at most once a minute.
     fn warn(&self, caller: &Caller) {
         let mut rejections = self.rejections.lock().unwrap_or_else(PoisonError::into_inner);
-        rejections.requests += 1;
-        if rejections.logged_at.is_some_and(|at| at.elapsed() < WARN_EVERY) {
-            return;
-        }
-        rejections.logged_at = Some(Instant::now());
-        let rejected = std::mem::take(&mut rejections.requests);
+        let Some(rejected) = rejections.count() else { return };
         drop(rejections);
         tracing::warn!(
             tenant = %caller.tenant,

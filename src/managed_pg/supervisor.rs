@@ -17,12 +17,12 @@ use super::paths::Layout;
 use super::postmaster::{kill_orphans, signal};
 use super::server::{Port, Server};
 use super::{Settings, launch};
+use crate::telemetry::OnceAMinute;
 
 /// So many crashes in a row are a loop that nothing here ends.
 const MAX_CRASHES: u32 = 5;
 /// A server that ran for so long is none of a row.
 const STEADY: Duration = Duration::from_secs(10);
-const LOG_FULL_EVERY: Duration = Duration::from_mins(1);
 /// Between attempts to start while the processes of the dead server are still going.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Between attempts to start on a full disk.
@@ -138,7 +138,7 @@ impl Watch {
 
     /// Starts the server on the port that connections know, however long that takes.
     async fn start(&mut self, port: u16) -> Result<Server, Error> {
-        let mut logged_full_at: Option<Instant> = None;
+        let mut full = OnceAMinute::default();
         loop {
             kill_orphans(&self.layout.pgdata());
             let error = match launch(&self.settings, &self.layout, Port::Only(port), &|_| ()).await
@@ -152,8 +152,7 @@ impl Watch {
                 Err(error) => error,
             };
             if says_disk_full(&error) || self.is_disk_full() {
-                if logged_full_at.is_none_or(|at| at.elapsed() >= LOG_FULL_EVERY) {
-                    logged_full_at = Some(Instant::now());
+                if full.count().is_some() {
                     let data_dir = self.layout.root.display();
                     tracing::error!(%data_dir, "the disk is full: postgres cannot start, trying again every few seconds");
                 }

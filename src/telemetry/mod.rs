@@ -2,8 +2,10 @@
 
 mod logging;
 mod metrics;
+mod once_a_minute;
 mod totals;
 
 pub use logging::{LogFormat, init as init_logging};
 pub use metrics::Metrics;
+pub use once_a_minute::OnceAMinute;
 pub use totals::{Activity, Timing, Totals};
