@@ -1,183 +1,184 @@
-//! The batcher: batches from the queue, several in flight, one outcome per report.
+//! The workers that write batches from the queue, several in flight, one outcome per report.
+//!
+//! While nothing is in flight, a report leaves at once: it never waits for company. While a
+//! batch is, reports gather, and leave when it is done, or beside it when they are worth a
+//! transaction of their own. So batches are small when latency counts and large when
+//! throughput does, without a timer (docs/adr/0017-one-batch-at-a-time.md).
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Mutex as Turn, Notify, oneshot};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::hold::Hold;
+use super::aside::{Aside, Obstacle};
+use super::batch::Batch;
 use super::outcome::Outcome;
 use super::queue::{Bounds, Budget, Queue, Queued, Reply};
-use crate::report::Rejection;
-use crate::store::{Error, Kept, Received, Store};
+use crate::store::{Kept, Received, Store};
 use crate::telemetry::Metrics;
 
-/// How long a batch is waited for by the next one. One that takes longer is slow or stuck.
+/// How long the next batch waits for the one in flight. One that takes longer is slow or stuck.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Takes reports one by one and writes them in batches.
 #[derive(Clone)]
 pub struct Batcher(Arc<Inner>);
 
-struct Inner {
-    store: Arc<Store>,
-    metrics: Arc<Metrics>,
+pub(super) struct Inner {
+    pub(super) store: Arc<Store>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) aside: Aside,
     budget: Arc<Budget>,
     queue: Mutex<Queue>,
-    batches: TaskTracker,
+    /// Something waits that did not before, or the queue was closed.
+    arrived: Notify,
+    /// So much waits that it is worth a batch beside the one in flight.
+    is_worth_it: Notify,
+    /// Whose turn it is to take a batch.
+    turn: Turn<()>,
+    workers: TaskTracker,
+    aside_worker: TaskTracker,
 }
 
 impl Batcher {
     /// A batcher with nothing in it.
     #[must_use]
     pub fn new(store: Arc<Store>, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
-        let budget = Budget::new(bounds, Arc::clone(&metrics));
-        Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
+            aside: Aside::new(bounds, Arc::clone(&metrics)),
+            budget: Arc::new(Budget::new(bounds, Arc::clone(&metrics))),
             store,
             metrics,
-            budget: Arc::new(budget),
             queue: Mutex::default(),
-            batches: TaskTracker::new(),
-        }))
+            arrived: Notify::new(),
+            is_worth_it: Notify::new(),
+            turn: Turn::default(),
+            workers: TaskTracker::new(),
+            aside_worker: TaskTracker::new(),
+        });
+        for _ in 0..bounds.in_flight {
+            inner.workers.spawn(Worker::work(Arc::clone(&inner)));
+        }
+        inner.aside_worker.spawn(super::aside::work(Arc::clone(&inner)));
+        Self(inner)
     }
 
     /// Queues the reports of a request, together, so that they share batches: for each where
     /// its outcome will be. `None` when too much is waiting already, or the server is stopping.
     pub fn submit(&self, reports: Vec<Received>) -> Vec<Option<oneshot::Receiver<Outcome>>> {
         let since = Instant::now();
-        let mut queue = self.queue();
-        let is_closed = queue.is_closed;
+        let mut queue = self.0.queue();
+        if queue.is_closed {
+            return reports.iter().map(|_| None).collect();
+        }
         let enqueue = |received: Received| {
-            let room = self.0.budget.reserve(received.report.weight_bytes())?;
-            let (outcome, answer) = oneshot::channel();
-            let reply = Reply { outcome, since, room };
-            queue.push(Queued { received, reply });
-            Some(answer)
+            let slot = self.0.budget.reserve(received.report.weight_bytes())?;
+            let (reply, outcome) = Reply::new(slot, since);
+            let obstacle = self.0.obstacle(&received);
+            let queued = Queued { received, reply };
+            match obstacle {
+                Some(obstacle) => self.0.aside.put(queued, obstacle),
+                None => queue.push(queued),
+            }
+            Some(outcome)
         };
-        let answers = if is_closed {
-            reports.iter().map(|_| None).collect()
-        } else {
-            reports.into_iter().map(enqueue).collect()
-        };
-        self.start(queue);
-        answers
+        let outcomes = reports.into_iter().map(enqueue).collect();
+        let is_worth_it = queue.is_worth_a_batch(&self.0.budget.bounds);
+        drop(queue);
+        self.0.arrived.notify_one();
+        if is_worth_it {
+            self.0.is_worth_it.notify_one();
+        }
+        outcomes
     }
 
     /// Takes no more reports and returns when all have their outcome.
     pub async fn drain(&self) {
-        self.queue().is_closed = true;
-        self.0.batches.close();
-        self.0.batches.wait().await;
+        self.0.queue().is_closed = true;
+        // Each worker that ends wakes the next one by giving up its turn.
+        self.0.arrived.notify_one();
+        self.0.workers.close();
+        self.0.workers.wait().await;
+        self.0.aside.close();
+        self.0.aside_worker.close();
+        self.0.aside_worker.wait().await;
     }
+}
 
+impl Inner {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a task for each batch that is to leave now.
-    fn start(&self, mut queue: MutexGuard<'_, Queue>) {
-        while let Some(batch) = queue.cut(&self.0.budget.bounds) {
-            let flight = Flight { batcher: self.clone(), is_prompt: true };
-            self.0.batches.spawn(flight.run(batch));
+    /// What is known to keep a report from being written now.
+    fn obstacle(&self, received: &Received) -> Option<Obstacle> {
+        let locked = self.aside.known_lock(received.key());
+        locked.or_else(|| self.store.lacks_partition(received).map(Obstacle::Partition))
+    }
+
+    /// The next batch; `None` when there will be none.
+    async fn next_batch(&self, kept: &mut Kept) -> Option<Vec<Queued>> {
+        loop {
+            let (batch, is_closed) = {
+                let mut queue = self.queue();
+                (queue.cut(&self.budget.bounds), queue.is_closed)
+            };
+            if batch.is_some() || is_closed {
+                return batch;
+            }
+            // While nothing is to be written, others may use the connection.
+            *kept = Kept::default();
+            self.arrived.notified().await;
         }
     }
 
-    /// Writes a batch; a report that cannot be stored is found by halving, and fails alone.
-    async fn write(&self, batch: Vec<Queued>, kept: &mut Kept) {
-        self.0.metrics.batch_reports.observe(batch.len() as f64);
-        let (reports, replies): (Vec<Received>, Vec<Reply>) =
-            batch.into_iter().map(|queued| (queued.received, queued.reply)).unzip();
-        let oldest = replies.iter().map(|reply| reply.since).min().unwrap_or_else(Instant::now);
-        let mut replies: Vec<Option<Reply>> = replies.into_iter().map(Some).collect();
-        let mut settle = |index: usize, outcome: Outcome| {
-            if let Some(Reply { outcome: reply, since, room }) = replies[index].take() {
-                self.0.metrics.commit_delay.observe(since.elapsed().as_secs_f64());
-                drop(room);
-                // The client may have hung up; the report is where it belongs all the same.
-                let _ = reply.send(outcome);
+    /// Returns when the next batch need not wait for the one in flight.
+    async fn is_next_due(&self) {
+        let gathered = async {
+            loop {
+                self.is_worth_it.notified().await;
+                if self.queue().is_worth_a_batch(&self.budget.bounds) {
+                    return;
+                }
             }
         };
-        // Parts that are still to be written, as (start, end).
-        let mut parts = vec![(0, reports.len())];
-        let mut hold = Hold::since(oldest);
-        while let Some((start, end)) = parts.pop() {
-            match self.0.store.upsert(kept, &reports[start..end], hold.limit()).await {
-                Ok(applied) => {
-                    for (index, applied) in (start..end).zip(applied) {
-                        settle(index, applied.into());
-                    }
-                }
-                Err(error) if error.may_be_one_row() && end - start > 1 => {
-                    let middle = start.midpoint(end);
-                    parts.extend([(middle, end), (start, middle)]);
-                }
-                Err(Error::Data(cause)) => {
-                    let sqlstate = cause.sqlstate.unwrap_or_default();
-                    tracing::error!(sqlstate, "validation let an unstorable report through");
-                    let detail = format!("the database cannot hold this report ({sqlstate})");
-                    settle(start, Outcome::Rejected(Rejection::invalid("$", detail)));
-                }
-                Err(error) if hold.try_again(&error).await => parts.push((start, end)),
-                Err(error) => {
-                    let outcome = if error.is_temporary() { Outcome::Failed } else { Outcome::Bug };
-                    tracing::error!(%error, reports = end - start, "a batch was given up");
-                    (start..end).for_each(|index| settle(index, outcome.clone()));
-                }
-            }
-        }
+        let _ = tokio::time::timeout(PATIENCE, gathered).await;
     }
 }
 
-/// A batch under way, and those that follow it on the same connection.
-struct Flight {
-    batcher: Batcher,
-    is_prompt: bool,
-}
+/// Writes batches, one after another.
+struct Worker(Arc<Inner>);
 
-impl Flight {
-    async fn run(mut self, batch: Vec<Queued>) {
-        let batcher = self.batcher.clone();
+impl Worker {
+    async fn work(inner: Arc<Inner>) {
+        let worker = Self(inner);
+        let inner = &worker.0;
         let mut kept = Kept::default();
-        let mut next = Some(batch);
-        while let Some(batch) = next {
-            let mut writing = pin!(batcher.write(batch, &mut kept));
-            if timeout(PATIENCE, &mut writing).await.is_err() {
-                self.slow();
+        let mut turn = inner.turn.lock().await;
+        while let Some(batch) = inner.next_batch(&mut kept).await {
+            let mut writing = pin!(Batch::new(inner, batch).write(&mut kept));
+            let is_done = tokio::select! {
+                biased;
+                _ = &mut writing => true,
+                () = inner.is_next_due() => false,
+            };
+            if !is_done {
+                drop(turn);
                 writing.await;
+                turn = inner.turn.lock().await;
             }
-            next = self.land();
         }
-    }
-
-    /// The batch takes long: the next one may leave beside it.
-    fn slow(&mut self) {
-        let mut queue = self.batcher.queue();
-        self.is_prompt = false;
-        queue.slow();
-        self.batcher.start(queue);
-    }
-
-    /// The batch is done: what has gathered meanwhile, if it is to leave now.
-    fn land(&mut self) -> Option<Vec<Queued>> {
-        let mut queue = self.batcher.queue();
-        queue.landed(self.is_prompt);
-        let next = queue.cut(&self.batcher.0.budget.bounds);
-        self.is_prompt = true;
-        self.batcher.start(queue);
-        next
     }
 }
 
-impl Drop for Flight {
-    /// After a panic, what waits must not wait for ever. (When the runtime ends, it must.)
+impl Drop for Worker {
+    /// After a panic, another worker takes over: what waits must not wait for ever.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let mut queue = self.batcher.queue();
-            queue.landed(self.is_prompt);
-            self.batcher.start(queue);
+            self.0.workers.spawn(Self::work(Arc::clone(&self.0)));
         }
     }
 }

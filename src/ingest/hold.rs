@@ -1,50 +1,47 @@
-//! Holding on while Postgres is away: a restart costs latency, not sessions.
+//! How long reports are held while Postgres cannot store them: a restart costs latency, not
+//! sessions.
 
 use std::time::Duration;
 
 use rand::RngExt;
 use tokio::time::Instant;
 
-use crate::store::Error;
-
 /// How long a report is held. Below the SDK's read timeout of 10 s, so that the client is
-/// still there to hear the outcome.
+/// still there to receive the outcome.
 const HOLD: Duration = Duration::from_secs(8);
-/// Two tries of the longest kind fit into the hold.
-const LONGEST_TRY: Duration = Duration::from_secs(4);
-const SHORTEST_TRY: Duration = Duration::from_secs(1);
+/// Two attempts of the longest kind fit into the hold.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(4);
+const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Decides after each failed call whether there is to be another.
-pub(super) struct Hold {
-    deadline: Instant,
-    pause: Duration,
+/// When something that arrived at `since` is given up. Each report has a deadline of its own: one
+/// that came late into a batch is not given up with the others.
+pub(super) fn deadline(since: Instant) -> Instant {
+    since + HOLD
 }
 
-impl Hold {
-    /// A hold that ends [`HOLD`] after `start`.
-    pub(super) fn since(start: Instant) -> Self {
-        Self { deadline: start + HOLD, pause: FIRST_PAUSE }
-    }
+/// How long an attempt may take whose last deadline is `latest`: no longer than that, but never so
+/// short that what waited long in the queue has no chance at all.
+pub(super) fn attempt_limit(latest: Instant) -> Duration {
+    latest.duration_since(Instant::now()).clamp(SHORTEST_ATTEMPT, LONGEST_ATTEMPT)
+}
 
-    /// How long the next call may take: no longer than the hold, but never so short that a
-    /// report which waited long in the queue has no chance at all.
-    pub(super) fn limit(&self) -> Duration {
-        self.deadline.duration_since(Instant::now()).clamp(SHORTEST_TRY, LONGEST_TRY)
-    }
+/// The growing pauses between attempts.
+pub(super) struct Pauses(Duration);
 
-    /// Waits and returns true when the call may be tried again; false when the error is
-    /// for good or the time is up.
-    pub(super) async fn try_again(&mut self, error: &Error) -> bool {
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(FIRST_PAUSE)
+    }
+}
+
+impl Pauses {
+    /// Waits before the next attempt.
+    pub(super) async fn wait(&mut self) {
         // Jitter, so that batches that met in a deadlock or an outage do not meet again.
-        let wait = self.pause.mul_f64(rand::rng().random_range(0.5..1.5));
-        if !error.is_temporary() || Instant::now() + wait >= self.deadline {
-            return false;
-        }
-        tracing::debug!(%error, "database call failed, trying again");
-        tokio::time::sleep(wait).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        true
+        let pause = self.0.mul_f64(rand::rng().random_range(0.5..1.5));
+        tokio::time::sleep(pause).await;
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
     }
 }

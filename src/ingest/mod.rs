@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! bytes ─ report::parse ─▶ SessionReport ─ Batcher ─▶ Store::upsert ─▶ Outcome ─▶ counted
-//!                 └─ Rejection ─ Keeper ─▶ rejected_reports ─▶ Outcome::Rejected
+//!                 └─ Rejection ─ RejectedWriter ─▶ rejected_reports ─▶ Outcome::Rejected
 //! ```
 
+mod aside;
+mod batch;
 mod batcher;
 mod hold;
-mod keeper;
 mod outcome;
 mod queue;
+mod rejected_writer;
 
 use std::sync::Arc;
 
@@ -24,12 +26,12 @@ use crate::auth::Tenant;
 use crate::report::{self, Code, Rejection, SessionReport, UnixMs};
 use crate::store::{Received, RejectedBody, Store};
 use crate::telemetry::Metrics;
-use keeper::Keeper;
+use rejected_writer::RejectedWriter;
 
 /// The way in for reports.
 pub struct Ingest {
     batcher: Batcher,
-    keeper: Keeper,
+    rejected: RejectedWriter,
     metrics: Arc<Metrics>,
     max_report_bytes: usize,
 }
@@ -54,7 +56,7 @@ impl Ingest {
     ) -> Self {
         Self {
             batcher: Batcher::new(Arc::clone(store), Arc::clone(metrics), bounds),
-            keeper: Keeper::start(Arc::clone(store)),
+            rejected: RejectedWriter::start(Arc::clone(store)),
             metrics: Arc::clone(metrics),
             max_report_bytes,
         }
@@ -72,7 +74,7 @@ impl Ingest {
                 Ok(mut report) => {
                     let session_id = report.session_id.clone();
                     reported.push((index, std::mem::take(&mut report.dropped)));
-                    reports.push(Received { tenant: tenant.clone(), report, at });
+                    reports.push(Received::new(tenant.clone(), report, at));
                     (Some(session_id), Outcome::Busy)
                 }
                 // Of a body that is too large nothing is parsed.
@@ -99,7 +101,7 @@ impl Ingest {
                 refused.push(RejectedBody { tenant: tenant.clone(), at, rejection, body });
             }
         }
-        if !refused.is_empty() && !self.keeper.keep(refused, since).await {
+        if !refused.is_empty() && !self.rejected.keep(refused, since).await {
             // A refused body is lost for good, so it is only refused once it is kept.
             for answer in answers.iter_mut().filter(|answer| answer.outcome.is_rejected()) {
                 answer.outcome = Outcome::Failed;
@@ -121,7 +123,7 @@ impl Ingest {
     ) -> Outcome {
         let outcome = Outcome::Rejected(rejection.clone());
         let kept = vec![RejectedBody { tenant: tenant.clone(), at, rejection, body }];
-        let is_kept = self.keeper.keep(kept, Instant::now()).await;
+        let is_kept = self.rejected.keep(kept, Instant::now()).await;
         let outcome = if is_kept { outcome } else { Outcome::Failed };
         outcome.count(tenant, &self.metrics);
         outcome
@@ -138,6 +140,6 @@ impl Ingest {
     /// Takes no more reports, and returns when all that were taken have their outcome.
     pub async fn drain(&self) {
         self.batcher.drain().await;
-        self.keeper.drain().await;
+        self.rejected.drain().await;
     }
 }

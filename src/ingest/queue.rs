@@ -1,9 +1,4 @@
-//! What waits for its batch: bounded in reports and bytes, and cut when it is time.
-//!
-//! While nothing is under way, a report leaves at once: it never waits for company. While a
-//! batch is, reports gather, and leave when it has landed, or beside it when they are worth a
-//! transaction of their own. So batches are small when latency counts and large when
-//! throughput does, without a timer (docs/adr/0017-one-batch-at-a-time.md).
+//! What waits for its batch: bounded in reports and bytes, in order of arrival.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::hold;
 use super::outcome::Outcome;
 use crate::store::Received;
 use crate::telemetry::Metrics;
@@ -27,8 +23,8 @@ pub struct Bounds {
     pub batch_reports: usize,
     /// Memory of the reports in one transaction.
     pub batch_bytes: usize,
-    /// Memory of reports that is worth a transaction beside one that is under way: with less,
-    /// what a transaction costs by itself would be most of its cost.
+    /// Memory of reports that is worth a transaction beside one in flight: with less, what a
+    /// transaction costs by itself would be most of its cost.
     pub worth_bytes: usize,
     /// Transactions at the same time.
     pub in_flight: usize,
@@ -47,17 +43,40 @@ impl Default for Bounds {
     }
 }
 
-/// A report and the one who waits for its outcome.
+/// A report, and where its outcome is sent.
 pub(super) struct Queued {
     pub(super) received: Received,
     pub(super) reply: Reply,
 }
 
-/// The other end of a submitted report. Gives its place in the queue back when it is gone.
+/// Where the outcome of a report is sent.
 pub(super) struct Reply {
-    pub(super) outcome: oneshot::Sender<Outcome>,
-    pub(super) since: Instant,
-    pub(super) room: Room,
+    outcome: oneshot::Sender<Outcome>,
+    since: Instant,
+    pub(super) slot: QueueSlot,
+    pub(super) was_set_aside: bool,
+}
+
+impl Reply {
+    /// A reply for a report that arrives now, and where its outcome will be.
+    pub(super) fn new(slot: QueueSlot, since: Instant) -> (Self, oneshot::Receiver<Outcome>) {
+        let (outcome, receiver) = oneshot::channel();
+        (Self { outcome, since, slot, was_set_aside: false }, receiver)
+    }
+
+    /// When the report is given up.
+    pub(super) fn deadline(&self) -> Instant {
+        hold::deadline(self.since)
+    }
+
+    /// Sends the outcome.
+    pub(super) fn send(self, outcome: Outcome) {
+        let Self { outcome: sender, since, slot, .. } = self;
+        slot.budget.metrics.commit_delay.observe(since.elapsed().as_secs_f64());
+        drop(slot);
+        // The client may have disconnected; the report is where it belongs all the same.
+        let _ = sender.send(outcome);
+    }
 }
 
 /// What waits, against what may wait.
@@ -68,10 +87,10 @@ pub(super) struct Budget {
     metrics: Arc<Metrics>,
 }
 
-/// Room for one report, given back on drop.
-pub(super) struct Room {
+/// The slot of one report in the queue, given back on drop.
+pub(super) struct QueueSlot {
     budget: Arc<Budget>,
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 impl Budget {
@@ -79,21 +98,21 @@ impl Budget {
         Self { bounds, reports: AtomicUsize::new(0), bytes: AtomicUsize::new(0), metrics }
     }
 
-    /// Room for a report of that many bytes; `None` when there is none.
-    pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Room> {
+    /// A slot for a report of that many bytes; `None` when there is none.
+    pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Option<QueueSlot> {
         let reports = self.reports.fetch_add(1, Ordering::Relaxed);
         let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.metrics.queue_reports.inc();
         self.metrics.queue_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
         // Dropping it takes all of that back.
-        let room = Room { budget: Arc::clone(self), bytes };
+        let slot = QueueSlot { budget: Arc::clone(self), bytes };
         let is_full = reports >= self.bounds.queue_reports
             || waiting.saturating_add(bytes) > self.bounds.queue_bytes;
-        (!is_full).then_some(room)
+        (!is_full).then_some(slot)
     }
 }
 
-impl Drop for Room {
+impl Drop for QueueSlot {
     fn drop(&mut self) {
         self.budget.reports.fetch_sub(1, Ordering::Relaxed);
         self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -102,55 +121,37 @@ impl Drop for Room {
     }
 }
 
-/// Reports that wait, and batches that are under way. While there are any of the first, there
-/// are some of the second, and when one of them lands, somebody looks here.
+/// Reports that wait for their batch.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: VecDeque<Queued>,
-    waiting_bytes: usize,
-    /// Batches under way.
-    in_flight: usize,
-    /// Those of them that may be waited for; the others are slow, or stuck.
-    prompt: usize,
+    bytes: usize,
     pub(super) is_closed: bool,
 }
 
 impl Queue {
     pub(super) fn push(&mut self, queued: Queued) {
-        self.waiting_bytes += queued.reply.room.bytes;
+        self.bytes += queued.reply.slot.bytes;
         self.waiting.push_back(queued);
     }
 
-    /// The next batch, if it is to leave now. It counts as under way.
+    /// Whether enough waits for a batch beside the one in flight.
+    pub(super) fn is_worth_a_batch(&self, bounds: &Bounds) -> bool {
+        self.bytes >= bounds.worth_bytes || self.waiting.len() >= bounds.batch_reports
+    }
+
+    /// The next batch, if anything waits.
     pub(super) fn cut(&mut self, bounds: &Bounds) -> Option<Vec<Queued>> {
-        let is_worth_it =
-            self.waiting_bytes >= bounds.worth_bytes || self.waiting.len() >= bounds.batch_reports;
-        let leaves = self.in_flight < bounds.in_flight && (self.prompt == 0 || is_worth_it);
-        if self.waiting.is_empty() || !leaves {
-            return None;
-        }
         let mut bytes = 0;
         let fits = |queued: &&Queued| {
-            bytes += queued.reply.room.bytes;
+            bytes += queued.reply.slot.bytes;
             bytes <= bounds.batch_bytes
         };
         let fitting = self.waiting.iter().take(bounds.batch_reports).take_while(fits).count();
         // One that is too large for any batch goes alone.
-        let batch: Vec<Queued> = self.waiting.drain(..fitting.max(1)).collect();
-        self.waiting_bytes -= batch.iter().map(|queued| queued.reply.room.bytes).sum::<usize>();
-        self.in_flight += 1;
-        self.prompt += 1;
-        Some(batch)
-    }
-
-    /// A batch takes long: nobody waits for it any more.
-    pub(super) fn slow(&mut self) {
-        self.prompt -= 1;
-    }
-
-    /// A batch is done, or failed.
-    pub(super) fn landed(&mut self, was_prompt: bool) {
-        self.in_flight -= 1;
-        self.prompt -= usize::from(was_prompt);
+        let batch: Vec<Queued> =
+            self.waiting.drain(..fitting.max(1).min(self.waiting.len())).collect();
+        self.bytes -= batch.iter().map(|queued| queued.reply.slot.bytes).sum::<usize>();
+        (!batch.is_empty()).then_some(batch)
     }
 }

@@ -91,9 +91,19 @@ impl Error {
         }
     }
 
+    /// Whether somebody else holds a lock that was waited for, or not waited for.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        self.cause().sqlstate.as_deref() == Some("55P03")
+    }
+
     /// Whether the target partition of an insert does not exist.
-    pub(super) fn is_missing_partition(&self) -> bool {
+    pub(crate) fn is_missing_partition(&self) -> bool {
         matches!(self, Self::Transient(cause) if cause.sqlstate.as_deref() == Some("23514"))
+    }
+
+    /// Whether a table that a statement names does not exist.
+    pub(super) fn is_missing_table(&self) -> bool {
+        self.cause().sqlstate.as_deref() == Some("42P01")
     }
 
     /// Whether a function or a type that a statement names does not exist.

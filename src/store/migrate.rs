@@ -3,21 +3,22 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{Migrate as _, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::lease::Lease;
 use super::write::functions;
-use super::{Error, LOCK_CLASS, Store, original};
+use super::{Error, Store, original};
 
-/// sqlx refuses changed checksums. The lock is ours: that of sqlx outlives a transaction, and a
-/// pooler would leave it to somebody else.
+/// sqlx refuses changed checksums. The lock is ours: that of sqlx is an advisory one, which any
+/// role can take, and outlives a transaction, so that a pooler would leave it to somebody else.
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrations = sqlx::migrate!();
     migrations.set_locking(false);
     migrations
 });
-const MIGRATE_LOCK: i32 = 1;
+/// sqlx's list of applied migrations. Locking it lets one instance at a time migrate.
+const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
 
 /// Oldest PostgreSQL that is supported, as `server_version_num` says it.
 const OLDEST_SERVER: i32 = 150_000;
@@ -198,21 +199,16 @@ impl Store {
 
 /// Applies what is missing, in one transaction: all of it or nothing. How many were missing.
 async fn migrate(connection: &mut Lease) -> Result<usize, MigrateError> {
-    // Migrations of a large table may run for long, and wait, but not for ever: the lock is one
-    // that anybody can take. Notices would say at each start that a table exists already.
+    // Migrations of a large table may run for long, and wait, but not for ever. Notices would say
+    // at each start that a table exists already.
     let settings = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10min';
                     SET LOCAL idle_in_transaction_session_timeout = 0;
                     SET LOCAL client_min_messages = warning";
     let begin = AssertSqlSafe(connection.prelude(settings).await?);
     // sqlx must know of the transaction, to make one within it for each migration.
     let mut transaction = connection.begin_with(begin).await.map_err(Error::from)?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1, $2)")
-        .bind(LOCK_CLASS)
-        .bind(MIGRATE_LOCK)
-        .execute(&mut *transaction)
-        .await
-        .map_err(Error::from)?;
     refuse_foreign_schema(&mut transaction).await?;
+    lock_migrations(&mut transaction).await?;
     let before = applied_count(&mut transaction).await?;
     // Not `run`: of that, the compiler cannot tell that it may move between threads.
     MIGRATIONS.run_direct(None, &mut *transaction, false).await.map_err(|error| match error {
@@ -226,6 +222,23 @@ async fn migrate(connection: &mut Lease) -> Result<usize, MigrateError> {
     transaction.commit().await.map_err(Error::from)?;
     connection.clear_cached_statements().await.map_err(Error::from)?;
     Ok(after.saturating_sub(before))
+}
+
+/// Waits until no other instance migrates, and keeps others waiting to the end of the transaction.
+async fn lock_migrations(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    connection.ensure_migrations_table(MIGRATIONS_TABLE).await.map_err(|error| match error {
+        // Another instance made it at the same time, and has migrated by now.
+        sqlx::migrate::MigrateError::Execute(error)
+            if error.as_database_error().is_some_and(|error| error.is_unique_violation()) =>
+        {
+            Error::transient("another instance is migrating").into()
+        }
+        sqlx::migrate::MigrateError::Execute(error) => Error::from(error).into(),
+        other => MigrateError::Schema(other.to_string()),
+    })?;
+    let lock = AssertSqlSafe(format!("LOCK TABLE {MIGRATIONS_TABLE} IN EXCLUSIVE MODE"));
+    sqlx::raw_sql(lock).execute(connection).await.map_err(Error::from)?;
+    Ok(())
 }
 
 /// Refuses a database with tables that our migrations did not make, before anything is changed.

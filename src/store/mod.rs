@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
+use uuid::Uuid;
 
 pub use connect::PoolSize;
 pub use distribute::{DistributeError, Distribution, LocalTable};
@@ -33,6 +34,7 @@ pub use lease::Kept;
 pub use migrate::{MigrateError, Migrated};
 pub use minutes::{JobRun, Minute};
 pub use original::{Original, OriginalError, OriginalSession, Place};
+pub use partitions::Month;
 pub use prune::Pruned;
 pub use reader::Reader;
 pub use rejected::RejectedBody;
@@ -51,10 +53,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rows about ourselves are short, and can wait for the next time.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Held to the end of a transaction, by one instance at a time.
-const LOCK: &str = "LOCK TABLE server_lock IN EXCLUSIVE MODE";
-/// First half of the key of our advisory lock: "m3w" in ASCII.
-const LOCK_CLASS: i32 = 0x006d_3377;
+/// Held to the end of a transaction, by one instance at a time. Not an advisory lock: any role
+/// that can log in could take that, Grafana's too.
+const LOCK: &str = "SET LOCAL lock_timeout = '4s'; LOCK TABLE server_lock IN EXCLUSIVE MODE";
 
 /// A validated report with what the server knows about its arrival.
 #[derive(Debug)]
@@ -63,8 +64,25 @@ pub struct Received {
     pub tenant: Tenant,
     /// The report.
     pub report: SessionReport,
-    /// Server clock at receipt.
+    /// Database clock at receipt.
     pub at: UnixMs,
+    /// Key of its session.
+    key: Uuid,
+}
+
+impl Received {
+    /// A report of `tenant` that was received at `at`.
+    #[must_use]
+    pub fn new(tenant: Tenant, report: SessionReport, at: UnixMs) -> Self {
+        let key = write::session_key(tenant.as_str(), &report.session_id);
+        Self { tenant, report, at, key }
+    }
+
+    /// Key of its session in all tables.
+    #[must_use]
+    pub const fn key(&self) -> Uuid {
+        self.key
+    }
 }
 
 /// What became of one report in the database.

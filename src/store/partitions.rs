@@ -1,7 +1,8 @@
 //! Monthly partitions of `sessions` and `timeline_chunks`.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -10,8 +11,8 @@ use jiff::{Timestamp, ToSpan};
 use sqlx::AssertSqlSafe;
 
 use super::lease::Lease;
-use super::{Error, LOCK, Store};
-use crate::report::UnixMs;
+use super::{Error, LOCK, Received, Store};
+use crate::report::{SessionTime, UnixMs};
 
 /// Months made ahead of the current one.
 const MONTHS_AHEAD: i32 = 3;
@@ -41,7 +42,7 @@ const TABLES: [Table; 2] = [
 
 /// A month of the time axis, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Month(Date);
+pub struct Month(Date);
 
 impl Month {
     /// The month that a moment lies in.
@@ -69,7 +70,19 @@ impl Month {
     }
 
     fn partition(self, table: &str) -> String {
-        format!("{table}_{:04}_{:02}", self.0.year(), self.0.month())
+        format!("{table}_{self}")
+    }
+
+    /// The names of its partitions.
+    pub(super) fn partitions(self) -> [String; 2] {
+        TABLES.map(|table| self.partition(table.name))
+    }
+}
+
+/// As in the names of partitions: `2026_11`.
+impl fmt::Display for Month {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}_{:02}", self.0.year(), self.0.month())
     }
 }
 
@@ -80,83 +93,118 @@ pub(super) struct Partitions {
 }
 
 impl Partitions {
-    pub(super) fn is_known(&self, month: Month) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&month)
+    fn known(&self) -> MutexGuard<'_, HashSet<Month>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn learn(&self, month: Month) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(month);
+    /// The month was dropped.
+    pub(super) fn forget(&self, month: Month) {
+        self.known().remove(&month);
     }
 
-    /// Another instance may have dropped some.
-    pub(super) fn forget_all(&self) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Looks which months there are: another instance may have made some, or dropped some.
+    pub(super) async fn look(&self, connection: &mut Lease) -> Result<(), Error> {
+        connection.open().await?;
+        let names: Vec<String> = sqlx::query_scalar(
+            "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+             WHERE i.inhparent IN ('sessions'::regclass, 'timeline_chunks'::regclass)
+               AND NOT i.inhdetachpending",
+        )
+        .fetch_all(&mut **connection)
+        .await?;
+        connection.close().await?;
+        let mut tables_of: HashMap<Month, usize> = HashMap::new();
+        for month in names.iter().filter_map(|name| Month::of_partition(name)) {
+            *tables_of.entry(month).or_default() += 1;
+        }
+        tables_of.retain(|_, tables| *tables == TABLES.len());
+        *self.known() = tables_of.into_keys().collect();
+        Ok(())
     }
 }
 
 impl Store {
+    /// The month of a report's session, if this instance knows of no partition for it. Writing the
+    /// report would fail.
+    pub fn lacks_partition(&self, received: &Received) -> Option<Month> {
+        let time = SessionTime::of(&received.report, received.at, self.retention);
+        Some(Month::of(time.timestamp)).filter(|month| !self.has_partition(*month))
+    }
+
+    /// Whether this instance knows of a partition for the month.
+    pub fn has_partition(&self, month: Month) -> bool {
+        self.partitions.known().contains(&month)
+    }
+
     /// Makes the partitions of this month and the next ones, where they are missing. Notices, too,
-    /// if the tables were distributed meanwhile: what writes may not.
+    /// if the tables were distributed meanwhile.
     ///
     /// # Errors
     /// As classified by [`Error`].
     pub async fn ensure_partitions(&self, now: UnixMs) -> Result<(), Error> {
         let this_month = Month::of(now);
+        // The month before too: around midnight of the first, sessions of both arrive.
+        self.make_partitions((-1..=MONTHS_AHEAD).map(|ahead| this_month.plus(ahead))).await?;
+        let look = async {
+            let mut lease = self.pool.take().await?;
+            self.sharding.look_again(&mut lease).await?;
+            lease.finish();
+            Ok(())
+        };
+        self.within(MAKE_TIMEOUT, "sharding", look).await
+    }
+
+    /// Makes the partitions of months, where they are missing. Not within the transaction of a
+    /// batch: whoever vacuums or analyzes the whole table keeps us waiting.
+    ///
+    /// # Errors
+    /// As classified by [`Error`].
+    pub async fn make_partitions(
+        &self,
+        months: impl IntoIterator<Item = Month>,
+    ) -> Result<(), Error> {
         let make = async {
             let mut lease = self.pool.take().await?;
-            // The month before too: around midnight of the first, sessions of both arrive.
-            for ahead in -1..=MONTHS_AHEAD {
-                self.ensure_partition(&mut lease, this_month.plus(ahead)).await?;
+            self.partitions.look(&mut lease).await?;
+            for month in months {
+                if !self.has_partition(month) {
+                    make_partition(&mut lease, month).await?;
+                    self.partitions.known().insert(month);
+                }
             }
-            self.sharding.look_again(&mut lease).await?;
             lease.finish();
             Ok(())
         };
         self.within(MAKE_TIMEOUT, "make_partition", make).await
     }
+}
 
-    /// Makes the partitions of a month unless this instance knows that they exist. The
-    /// connection must not be in a transaction.
-    pub(super) async fn ensure_partition(
-        &self,
-        connection: &mut Lease,
-        month: Month,
-    ) -> Result<(), Error> {
-        if self.partitions.is_known(month) {
-            return Ok(());
-        }
-        self.make_partition(connection, month).await
+async fn make_partition(connection: &mut Lease, month: Month) -> Result<(), Error> {
+    let (start, end) = (month.0, month.plus(1).0);
+    // The lock lets one instance at a time look and make. Attaching, unlike CREATE … PARTITION OF,
+    // does not wait for running queries of the whole table. A table of that name that was detached
+    // is attached again.
+    let mut sql = String::new();
+    for Table { name: table, storage, compressed, identity } in TABLES {
+        let partition = month.partition(table);
+        let compress = compress(&partition, compressed);
+        sql.push_str(&format!(
+            "DO $$ BEGIN
+               IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = '{table}'::regclass
+                              AND inhrelid = to_regclass('{partition}')) THEN
+                 CREATE TABLE IF NOT EXISTS {partition} (LIKE {table} INCLUDING ALL EXCLUDING INDEXES) {storage};
+                 {compress}
+                 ALTER TABLE {partition} REPLICA IDENTITY {identity};
+                 ALTER TABLE {table} ATTACH PARTITION {partition}
+                   FOR VALUES FROM ('{start} 00:00:00+00') TO ('{end} 00:00:00+00');
+               END IF;
+             END $$;"
+        ));
     }
-
-    async fn make_partition(&self, connection: &mut Lease, month: Month) -> Result<(), Error> {
-        let (start, end) = (month.0, month.plus(1).0);
-        // The lock lets one instance at a time look and make. Attaching, unlike CREATE … PARTITION OF, does not
-        // wait for running queries of the whole table. A table of that name that was detached
-        // is attached again.
-        let mut sql = String::new();
-        for Table { name: table, storage, compressed, identity } in TABLES {
-            let partition = month.partition(table);
-            let compress = compress(&partition, compressed);
-            sql.push_str(&format!(
-                "DO $$ BEGIN
-                   IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = '{table}'::regclass
-                                  AND inhrelid = to_regclass('{partition}')) THEN
-                     CREATE TABLE IF NOT EXISTS {partition} (LIKE {table} INCLUDING ALL EXCLUDING INDEXES) {storage};
-                     {compress}
-                     ALTER TABLE {partition} REPLICA IDENTITY {identity};
-                     ALTER TABLE {table} ATTACH PARTITION {partition}
-                       FOR VALUES FROM ('{start} 00:00:00+00') TO ('{end} 00:00:00+00');
-                   END IF;
-                 END $$;"
-            ));
-        }
-        connection.begin(LOCK).await?;
-        // Built from dates and names of our own, nothing that a client sent.
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **connection).await?;
-        connection.commit().await?;
-        self.partitions.learn(month);
-        Ok(())
-    }
+    connection.begin(LOCK).await?;
+    // Built from dates and names of our own, nothing that a client sent.
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **connection).await?;
+    connection.commit().await
 }
 
 /// LZ4 for a column, in PL/pgSQL: reports of running sessions are compressed again and again,

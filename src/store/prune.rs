@@ -10,18 +10,18 @@ use uuid::Uuid;
 use super::lease::Lease;
 use super::partitions::Month;
 use super::types::PgTime;
-use super::{Error, LOCK_CLASS, Store};
+use super::{Error, Store};
 use crate::report::UnixMs;
 
-const PRUNE_LOCK: i32 = 2;
+const LOCK: &str = "LOCK TABLE retention_lock IN EXCLUSIVE MODE NOWAIT";
 /// A run that takes longer goes on with the next one.
 const PRUNE_TIMEOUT: Duration = Duration::from_hours(6);
 /// The transaction that holds the lock does nothing for as long as the run takes.
 const LOCK_SETTINGS: &str = "SELECT set_config(name, '0', true) FROM pg_settings
     WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')";
 const END_TIMEOUT: Duration = Duration::from_secs(1);
-/// Deleting takes longer than what a client waits for.
-const SETTINGS: &str = "SET LOCAL statement_timeout = '5min'";
+/// Deleting takes longer than what a client waits for, and may wait for one.
+const SETTINGS: &str = "SET LOCAL statement_timeout = '5min'; SET LOCAL lock_timeout = '4s'";
 /// Rows deleted per transaction: short enough that nobody waits.
 const BATCH_ROWS: i64 = 2_000;
 /// Times in a row that a batch may meet a writer.
@@ -95,28 +95,22 @@ impl Store {
     /// As classified by [`Error`]; what was removed before stays removed.
     pub async fn prune(&self, now: UnixMs) -> Result<Option<Pruned>, Error> {
         // Outside of the pool: it takes its time. The lock is held by a transaction that does
-        // nothing else, and goes with it.
+        // nothing else, and goes with it. It writes nothing either, so that it keeps no dead row
+        // from being vacuumed.
         let run = async {
             let mut lock = self.pool.connect().await?;
             lock.begin(LOCK_SETTINGS).await?;
-            let is_ours: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, $2)")
-                .bind(LOCK_CLASS)
-                .bind(PRUNE_LOCK)
-                .fetch_one(&mut *lock)
-                .await?;
-            let pruned = if is_ours {
-                let mut connection = self.pool.connect().await?;
-                Some(self.prune_locked(&mut connection, now).await?)
-            } else {
-                None
-            };
+            match lock.begin(LOCK).await {
+                Err(error) if error.is_lock_timeout() => return Ok(None),
+                locked => locked?,
+            }
+            let mut connection = self.pool.connect().await?;
+            let pruned = self.prune_locked(&mut connection, now).await?;
             // What was done is done, whether the connection lived that long or not.
             let _ = tokio::time::timeout(END_TIMEOUT, lock.rollback()).await;
-            Ok(pruned)
+            Ok(Some(pruned))
         };
-        let run = self.within(PRUNE_TIMEOUT, "prune", run).await;
-        self.partitions.forget_all();
-        run
+        self.within(PRUNE_TIMEOUT, "prune", run).await
     }
 
     async fn prune_locked(&self, connection: &mut Lease, now: UnixMs) -> Result<Pruned, Error> {
@@ -129,7 +123,7 @@ impl Store {
         let mut pruned = Pruned::default();
         let mut months = Ok(());
         if let Some(cutoff) = self.retention.cutoff(now) {
-            let dropped = drop_months(connection, cutoff, &mut pruned).await;
+            let dropped = self.drop_months(connection, cutoff, &mut pruned).await;
             if dropped.is_err() {
                 // A reader in the way of whole months must not keep the rest.
                 connection.rollback().await?;
@@ -183,51 +177,53 @@ impl Store {
         .await?;
         months.map(|()| pruned)
     }
-}
 
-/// Drops the partitions of months that lie wholly before the cutoff, with the session times in them.
-async fn drop_months(
-    connection: &mut Lease,
-    cutoff: UnixMs,
-    pruned: &mut Pruned,
-) -> Result<(), Error> {
-    connection.begin(SETTINGS).await?;
-    let names: Vec<String> = sqlx::query_scalar(
-        "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-         WHERE i.inhparent IN ('sessions'::regclass, 'timeline_chunks'::regclass)
-         ORDER BY i.inhparent = 'timeline_chunks'::regclass, c.relname",
-    )
-    .fetch_all(&mut **connection)
-    .await?;
-    connection.commit().await?;
-    let mut months: BTreeMap<Month, Vec<String>> = BTreeMap::new();
-    for name in names {
-        if let Some(month) = Month::of_partition(&name).filter(|month| month.end() <= cutoff) {
-            months.entry(month).or_default().push(name);
-        }
-    }
-    for (month, partitions) in months {
-        // The sessions' partition is locked before the timeline's, as writers do, and for less
-        // than Postgres' deadlock_timeout. Most session times went with the edge, day by day. Dropping
-        // comes last: it needs the whole table for a moment, and writers behind us must not wait
-        // long for a slow reader before us, so we give up soon and leave it to the next run. A
-        // late report that is being written meanwhile is waited for, and dropped with the month.
+    /// Drops the partitions of months that lie wholly before the cutoff, with the session times in them.
+    async fn drop_months(
+        &self,
+        connection: &mut Lease,
+        cutoff: UnixMs,
+        pruned: &mut Pruned,
+    ) -> Result<(), Error> {
         connection.begin(SETTINGS).await?;
-        connection.begin("SET LOCAL lock_timeout = '800ms'").await?;
-        let session_times = sqlx::query(r#"DELETE FROM session_times WHERE "timestamp" < $1"#)
-            .bind(PgTime::from(month.end()))
-            .execute(&mut **connection)
-            .await?
-            .rows_affected();
-        // Names that of_partition took apart: a table of ours and two numbers.
-        let drop = format!("DROP TABLE {}", partitions.join(", "));
-        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut **connection).await?;
+        let names: Vec<String> = sqlx::query_scalar(
+            "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+             WHERE i.inhparent IN ('sessions'::regclass, 'timeline_chunks'::regclass)
+             ORDER BY i.inhparent = 'timeline_chunks'::regclass, c.relname",
+        )
+        .fetch_all(&mut **connection)
+        .await?;
         connection.commit().await?;
-        tracing::info!(?partitions, session_times, "month dropped");
-        pruned.session_times += session_times;
-        pruned.partitions.extend(partitions);
+        let mut months: BTreeMap<Month, Vec<String>> = BTreeMap::new();
+        for name in names {
+            if let Some(month) = Month::of_partition(&name).filter(|month| month.end() <= cutoff) {
+                months.entry(month).or_default().push(name);
+            }
+        }
+        for (month, partitions) in months {
+            // The sessions' partition is locked before the timeline's, as writers do, and for less
+            // than Postgres' deadlock_timeout. Most session times went with the edge, day by day. Dropping
+            // comes last: it needs the whole table for a moment, and writers behind us must not wait
+            // long for a slow reader before us, so we give up soon and leave it to the next run. A
+            // late report that is being written meanwhile is waited for, and dropped with the month.
+            connection.begin(SETTINGS).await?;
+            connection.begin("SET LOCAL lock_timeout = '800ms'").await?;
+            let session_times = sqlx::query(r#"DELETE FROM session_times WHERE "timestamp" < $1"#)
+                .bind(PgTime::from(month.end()))
+                .execute(&mut **connection)
+                .await?
+                .rows_affected();
+            // Names that of_partition took apart: a table of ours and two numbers.
+            let drop = format!("DROP TABLE {}", partitions.join(", "));
+            sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut **connection).await?;
+            connection.commit().await?;
+            self.partitions.forget(month);
+            tracing::info!(?partitions, session_times, "month dropped");
+            pruned.session_times += session_times;
+            pruned.partitions.extend(partitions);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Deletes a batch of sessions with their timelines and session times; false when none was left.

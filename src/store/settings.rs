@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 
-/// A 200 promises a durable commit, whatever the role's default is; the timeouts keep a statement
-/// that nobody waits for any more from holding locks.
+/// The timeouts keep a statement that nobody waits for any more from holding locks. That for locks
+/// is short: a batch that meets a session which somebody else has locked leaves it out, so that the
+/// others do not wait.
 const OWN: [(&str, &str); 5] = [
     ("TimeZone", "UTC"),
     ("default_transaction_isolation", "read committed"),
     ("statement_timeout", "6s"),
-    ("lock_timeout", "4s"),
+    ("lock_timeout", "250ms"),
     ("idle_in_transaction_session_timeout", "15s"),
 ];
 
@@ -119,9 +120,12 @@ impl Settings {
     fn statements(&self, local: bool) -> String {
         let asked_for = self.asked_for.iter().map(|(name, value)| (&**name, &**value));
         let mut sql = set_configs(asked_for.chain(OWN), local);
+        // A 200 promises a durable commit, whatever the defaults of server, database and role are.
+        // Set also where they are good: what is set here, a later change of them does not reach.
         sql.push_str(&format!(
-            "SELECT set_config('synchronous_commit', 'on', {local})
-             WHERE current_setting('synchronous_commit') IN ('off', 'local');"
+            "SELECT set_config('synchronous_commit',
+                 CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply'
+                 ELSE 'on' END, {local});"
         ));
         sql
     }

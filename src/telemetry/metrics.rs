@@ -29,14 +29,16 @@ const REJECTED: [&str; 7] = [
     "FORBIDDEN",
     "REQUEST_TIMEOUT",
 ];
-const QUERIES: [&str; 11] = [
+const SET_ASIDE: [&str; 2] = ["locked", "partition"];
+const QUERIES: [&str; 12] = [
     "upsert",
+    "find_locked",
+    "find_partitions",
     "make_functions",
     "sharding",
     "ping",
     "select_session",
     "keep_rejected",
-    "trim_rejected",
     "make_partition",
     "prune",
     "record",
@@ -69,6 +71,9 @@ pub struct Metrics {
     pub queue_reports: IntGauge,
     /// Bytes of those reports.
     pub queue_bytes: IntGauge,
+    /// Reports whose session is locked, or whose month has no partition: they wait by themselves.
+    pub set_aside_reports: IntGauge,
+    set_aside: IntCounterVec,
     /// Reports per batch.
     pub batch_reports: Histogram,
     /// From a report's arrival in the queue to its outcome, seconds.
@@ -144,6 +149,15 @@ impl Metrics {
                 &["reason"],
             ),
             queue_reports: build.gauge("ingest_queue_reports", "Reports waiting for their commit"),
+            set_aside_reports: build.gauge(
+                "ingest_set_aside_reports",
+                "Waiting reports that are set aside: of a session or partition that another transaction has locked, or of a month without a partition",
+            ),
+            set_aside: build.counters(
+                "ingest_set_aside_total",
+                "Reports that were set aside, by reason (locked, partition)",
+                &["reason"],
+            ),
             queue_bytes: build.gauge("ingest_queue_bytes", "Memory of the waiting reports, bytes"),
             batch_reports: build.histogram(
                 "ingest_batch_reports",
@@ -214,6 +228,9 @@ impl Metrics {
         for reason in ["invalid", "thinned", "session_full"] {
             self.timeline_entries_dropped.with_label_values(&[reason]);
         }
+        for reason in SET_ASIDE {
+            self.set_aside.with_label_values(&[reason]);
+        }
         for query in QUERIES {
             self.db_query.with_label_values(&[query]);
         }
@@ -280,6 +297,11 @@ impl Metrics {
     /// Counts timeline entries that were not stored.
     pub fn timeline_entries_dropped(&self, reason: &'static str, entries: u64) {
         self.timeline_entries_dropped.with_label_values(&[reason]).inc_by(entries);
+    }
+
+    /// Counts a report that is set aside.
+    pub fn set_aside(&self, reason: &'static str) {
+        self.set_aside.with_label_values(&[reason]).inc();
     }
 
     /// Counts a job's run.

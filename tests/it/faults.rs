@@ -1,83 +1,17 @@
 //! Faults: signals under load, Postgres away, frozen, killed, locked, and rows it refuses.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use media3watch::ingest::Bounds;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
-use tokio::task::JoinHandle;
 
-use crate::support::{Binary, Cluster, Database, KEY, Server, ServerOptions, bin, now_ms};
-
-/// Clients that post new sessions one after another until they are told to stop.
-struct Load {
-    stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<Vec<Attempt>>>,
-}
-
-/// One report, and its answer: a status, or 0 when the connection broke.
-struct Attempt {
-    id: String,
-    status: u16,
-    took: Duration,
-}
-
-impl Load {
-    fn start(url: &str, clients: usize, pause: Duration) -> Self {
-        static RUN: AtomicU64 = AtomicU64::new(0);
-        let run = RUN.fetch_add(1, Ordering::Relaxed);
-        let stop = Arc::new(AtomicBool::new(false));
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(12)).build();
-        let client = client.expect("a client");
-        let spawn = |number| {
-            let (client, url, stop) =
-                (client.clone(), format!("{url}/v1/sessions"), Arc::clone(&stop));
-            tokio::spawn(async move {
-                let mut attempts = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    let id = format!("load{run}-{number}-{}", attempts.len());
-                    let body = json!({"sessionId": id, "timestamp": now_ms(), "playTimeMs": 1});
-                    let began = Instant::now();
-                    let request = client.post(&url).header("X-API-Key", KEY).json(&body);
-                    let status = request.send().await.map_or(0, |answer| answer.status().as_u16());
-                    attempts.push(Attempt { id, status, took: began.elapsed() });
-                    tokio::time::sleep(pause).await;
-                }
-                attempts
-            })
-        };
-        Self { clients: (0..clients).map(spawn).collect(), stop }
-    }
-
-    async fn end(self) -> Vec<Attempt> {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut attempts = Vec::new();
-        for client in self.clients {
-            attempts.extend(client.await.expect("a client runs to its end"));
-        }
-        attempts
-    }
-}
-
-fn acknowledged(attempts: &[Attempt]) -> Vec<&str> {
-    attempts.iter().filter(|a| a.status == 200).map(|a| a.id.as_str()).collect()
-}
-
-async fn assert_stored(database: &Database, ids: &[&str]) {
-    let found = "SELECT count(*) || ' ' || count(DISTINCT session_id) FROM sessions WHERE session_id = ANY(";
-    let list: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
-    let sql = format!("{found}ARRAY[{}])", list.join(","));
-    assert_eq!(database.value(&sql).await, Some(format!("{0} {0}", ids.len())));
-}
-
-fn assert_all_acknowledged(attempts: &[Attempt]) {
-    let refused: Vec<u16> = attempts.iter().map(|a| a.status).filter(|s| *s != 200).collect();
-    assert!(refused.is_empty(), "{} of {} failed: {refused:?}", refused.len(), attempts.len());
-}
+use crate::support::{
+    Binary, Cluster, Database, Load, Server, ServerOptions, acknowledged, assert_all_acknowledged,
+    assert_stored, bin, now_ms,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_loses_nothing_acknowledged() {
@@ -234,7 +168,8 @@ async fn postgres_away_for_longer_is_said_and_then_over() {
     server.stop().await;
 }
 
-/// A table that is locked for long: the queue fills to its bound, then 503 at once.
+/// A table that is locked for long: what waits is bounded, and the rest is 503 without a wait. Of
+/// what waits, half may be set aside because it is locked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_says_so_at_once() {
     let bounds = Bounds { queue_reports: 20, in_flight: 1, ..Bounds::default() };
@@ -256,6 +191,7 @@ async fn a_full_queue_says_so_at_once() {
         .collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(server.metric("ingest_queue_reports").await <= 20.0);
+    assert!(server.metric("ingest_set_aside_reports").await <= 10.0);
     sqlx::raw_sql("ROLLBACK").execute(&mut locker).await.expect("unlocks");
     let (mut stored, mut overloaded) = (0, 0);
     for post in posts {
@@ -263,14 +199,14 @@ async fn a_full_queue_says_so_at_once() {
         match (answer.status.as_u16(), answer.code().as_str()) {
             (200, _) => stored += 1,
             (503, "OVERLOADED") => {
-                assert!(took < Duration::from_millis(900), "said after {took:?}");
+                assert!(took < Duration::from_secs(4), "said after {took:?}");
                 assert!(answer.header("retry-after").parse::<u64>().is_ok());
                 overloaded += 1;
             }
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!((stored, overloaded), (20, 10));
+    assert_eq!((stored, overloaded), (10, 20));
     assert!(server.metric("ingest_queue_reports").await.abs() < 0.5);
     assert!(server.metric("ingest_queue_bytes").await.abs() < 0.5);
 }

@@ -15,6 +15,7 @@ mod faults;
 mod grafana;
 mod http;
 mod import;
+mod isolation;
 mod malformed;
 mod managed_pg;
 mod migrations;

@@ -286,14 +286,17 @@ async fn two_instances_begin_the_same_sessions_at_once() {
 #[tokio::test]
 async fn the_same_id_in_two_tenants_is_two_sessions() {
     let server = Server::at(NOW_MS).await;
-    let received = |tenant: &str, play_time: i64| Received {
-        tenant: Tenant::new(tenant),
-        report: report::parse(body("s", NOW_MS, play_time).as_bytes()).expect("valid"),
-        at: UnixMs(NOW_MS),
+    let received = |tenant: &str, play_time: i64| {
+        let report = report::parse(body("s", NOW_MS, play_time).as_bytes()).expect("valid");
+        Received::new(Tenant::new(tenant), report, UnixMs(NOW_MS))
     };
     let store = &server.app.store;
     let applied = store
-        .upsert(&mut Kept::default(), &[received("a", 1), received("b", 2)], Duration::from_secs(5))
+        .upsert(
+            &mut Kept::default(),
+            &[&received("a", 1), &received("b", 2)],
+            Duration::from_secs(5),
+        )
         .await
         .expect("stored");
     assert_eq!(applied, [Applied::Stored, Applied::Stored]);

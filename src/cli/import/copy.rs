@@ -136,11 +136,9 @@ impl<'a> Copy<'a> {
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !pieces.is_empty() {
-            let received = pieces.iter().map(|piece| Received {
-                tenant: self.tenant.clone(),
-                report: piece.report.clone(),
-                at: piece.at,
-            });
+            let received = pieces
+                .iter()
+                .map(|piece| Received::new(self.tenant.clone(), piece.report.clone(), piece.at));
             let answers = self.batcher.submit(received.collect());
             let mut left = Vec::new();
             for (piece, answer) in pieces.drain(..).zip(answers) {

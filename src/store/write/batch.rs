@@ -29,14 +29,9 @@ pub(in crate::store) fn session_key(tenant: &str, session_id: &str) -> Uuid {
 }
 
 /// Groups a batch by session, sorted by key.
-pub(super) fn group(batch: &[Received]) -> Vec<Group> {
-    let mut keys: Vec<(Uuid, usize)> = batch
-        .iter()
-        .enumerate()
-        .map(|(index, received)| {
-            (session_key(received.tenant.as_str(), &received.report.session_id), index)
-        })
-        .collect();
+pub(super) fn group(batch: &[&Received]) -> Vec<Group> {
+    let mut keys: Vec<(Uuid, usize)> =
+        batch.iter().enumerate().map(|(index, received)| (received.key, index)).collect();
     keys.sort_unstable();
     keys.chunk_by(|a, b| a.0 == b.0)
         .map(|run| Group { key: run[0].0, reports: run.iter().map(|(_, index)| *index).collect() })
@@ -55,7 +50,7 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    pub(super) fn of(reports: &[usize], batch: &[Received], stored: Version) -> Self {
+    pub(super) fn of(reports: &[usize], batch: &[&Received], stored: Version) -> Self {
         let mut version = stored;
         let mut merge = Self { newest: None, applied: 0, outcomes: Vec::new() };
         for &index in reports {
@@ -82,11 +77,8 @@ mod tests {
     use crate::report::{self, UnixMs};
 
     fn received(body: &str) -> Received {
-        Received {
-            tenant: Tenant::new("default"),
-            report: report::parse(body.as_bytes()).expect("valid"),
-            at: UnixMs(1_795_000_000_000),
-        }
+        let report = report::parse(body.as_bytes()).expect("valid");
+        Received::new(Tenant::new("default"), report, UnixMs(1_795_000_000_000))
     }
 
     fn batch(reports: &[(&str, i64)]) -> Vec<Received> {
@@ -98,6 +90,7 @@ mod tests {
     #[test]
     fn groups_are_sorted_by_key_and_keep_arrival_order() {
         let batch = batch(&[("b", 1), ("a", 2), ("b", 3), ("c", 4), ("a", 1)]);
+        let batch: Vec<&Received> = batch.iter().collect();
         let groups = group(&batch);
         assert_eq!(groups.len(), 3);
         assert!(groups.is_sorted_by_key(|group| group.key));
@@ -112,6 +105,7 @@ mod tests {
     fn merging_is_what_one_by_one_would_do() {
         use Applied::{Duplicate, Stale, Updated};
         let batch = batch(&[("s", 10), ("s", 30), ("s", 20), ("s", 30), ("s", 40)]);
+        let batch: Vec<&Received> = batch.iter().collect();
         let reports = &group(&batch)[0].reports;
         let version = |duration_ms, at| Version { duration_ms, reported_at: UnixMs(at).into() };
         let merge = |stored| Merge::of(reports, &batch, version(0, stored));
@@ -134,6 +128,7 @@ mod tests {
         };
         // The wall clock is set back by two hours after the first report.
         let batch = [report("14000", 7_214_000), report("29000", 29_000), report("null", 44_000)];
+        let batch: Vec<&Received> = batch.iter().collect();
         let merge = Merge::of(&[0, 1, 2], &batch, Version::of(&batch[2].report));
         assert_eq!(merge.outcomes, [Applied::Updated, Applied::Updated, Applied::Stale]);
         assert_eq!(merge.newest, Some(1));

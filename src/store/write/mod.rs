@@ -10,12 +10,12 @@
 mod batch;
 mod cell;
 pub(super) mod functions;
+mod obstacles;
 mod row;
 mod statements;
 mod timeline;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -24,8 +24,6 @@ use sqlx::{Connection, PgConnection};
 pub(super) use batch::session_key;
 
 use super::lease::{Kept, Lease};
-use super::partitions::Month;
-use super::types::PgTime;
 use super::{Applied, Error, Received, Store};
 use crate::report::{SessionTime, Timeline};
 use batch::{Group, Merge, group};
@@ -68,7 +66,7 @@ impl Store {
     pub async fn upsert(
         &self,
         kept: &mut Kept,
-        batch: &[Received],
+        batch: &[&Received],
         limit: Duration,
     ) -> Result<Vec<Applied>, Error> {
         let groups = group(batch);
@@ -84,11 +82,6 @@ impl Store {
         };
         let result = self.within(limit, "upsert", write).await;
         match result {
-            Err(error) if error.is_missing_partition() => {
-                let make = self.make_missing(&groups);
-                self.within(limit / 2, "make_partition", make).await?;
-                Err(error)
-            }
             Err(error) if error.is_missing_function() => {
                 self.within(limit / 2, "make_functions", self.make_functions()).await?;
                 Err(Error::transient("the functions that write were gone"))
@@ -107,14 +100,14 @@ impl Store {
     async fn write(
         &self,
         connection: &mut Lease,
-        batch: &[Received],
+        batch: &[&Received],
         groups: &[Group],
     ) -> Result<Vec<Applied>, Error> {
         let is_sharded = self.sharding.of(connection).await?;
         let mut firsts: Vec<Write<'_>> = groups
             .iter()
             .map(|group| {
-                let received = &batch[group.reports[0]];
+                let received = batch[group.reports[0]];
                 Write {
                     key: group.key,
                     time: SessionTime::of(&received.report, received.at, self.retention),
@@ -125,11 +118,6 @@ impl Store {
                 }
             })
             .collect();
-        let months: HashSet<Month> =
-            firsts.iter().map(|write| Month::of(write.time.timestamp)).collect();
-        for month in months {
-            self.ensure_partition(connection, month).await?;
-        }
 
         let mut outcomes = vec![Applied::Stale; batch.len()];
         let mut unsettled = Unsettled::default();
@@ -210,27 +198,6 @@ impl Store {
         };
         self.within(limit, "sharding", look).await
     }
-
-    /// A partition is gone that this instance saw, or sessions live in a month that it did not
-    /// expect: makes what is missing, so that the next try succeeds.
-    async fn make_missing(&self, groups: &[Group]) -> Result<(), Error> {
-        self.partitions.forget_all();
-        let mut lease = self.pool.take().await?;
-        lease.open().await?;
-        let times: Vec<PgTime> = sqlx::query_scalar(
-            r#"SELECT "timestamp" FROM session_times WHERE session_key = ANY($1)"#,
-        )
-        .bind(groups.iter().map(|group| group.key).collect::<Vec<_>>())
-        .fetch_all(&mut *lease)
-        .await?;
-        lease.close().await?;
-        let months: HashSet<Month> = times.into_iter().map(|time| Month::of(time.into())).collect();
-        for month in months {
-            self.ensure_partition(&mut lease, month).await?;
-        }
-        lease.finish();
-        Ok(())
-    }
 }
 
 async fn begin(connection: &mut Lease, is_sharded: bool) -> Result<(), Error> {
@@ -251,7 +218,7 @@ async fn upsert_reports(
 
 /// What the second and later reports of each session come to.
 fn others<'a>(
-    batch: &'a [Received],
+    batch: &[&'a Received],
     groups: &[Group],
     firsts: &[Write<'a>],
     written: &[Written],
@@ -270,7 +237,7 @@ fn others<'a>(
             key: group.key,
             time: first.time,
             // Where all are old, any will do: it changes nothing but the timeline.
-            received: &batch[merge.newest.unwrap_or(second)],
+            received: batch[merge.newest.unwrap_or(second)],
             created_at: first.created_at,
             applied: merge.applied,
             timeline: Timeline::merged(timelines).map(Cow::Owned),

@@ -1,14 +1,12 @@
-//! Keeps refused bodies: in batches, bounded, and answered once they are committed.
+//! Keeps rejected bodies: in batches, bounded, and acknowledged once they are committed.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::hold::Hold;
-use crate::auth::Tenant;
+use super::hold::{Pauses, attempt_limit, deadline};
 use crate::store::{RejectedBody, Store};
 
 /// Bytes that may wait to be kept; a batch request of 8 MiB fits twice.
@@ -16,25 +14,25 @@ const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// What a body costs beside its bytes, so that many small ones count too.
 const OVERHEAD_BYTES: usize = 256;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// A tenant's rows are trimmed to their bound after so many, or so many bytes, were added.
-const TRIM_EVERY_ROWS: usize = 1_000;
-const TRIM_EVERY_BYTES: usize = 16 * 1024 * 1024;
 
+/// The rejected bodies of a request.
 struct Waiting {
     bodies: Vec<RejectedBody>,
     bytes: usize,
     kept: oneshot::Sender<bool>,
-    since: Instant,
-    room: OwnedSemaphorePermit,
+    deadline: Instant,
+    /// Held until the rows are written.
+    _room: OwnedSemaphorePermit,
 }
 
-pub(super) struct Keeper {
+/// Takes rejected bodies request by request and writes them in batches.
+pub(super) struct RejectedWriter {
     queue: Mutex<Option<mpsc::UnboundedSender<Waiting>>>,
     room: Arc<Semaphore>,
     running: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Keeper {
+impl RejectedWriter {
     pub(super) fn start(store: Arc<Store>) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
         Self {
@@ -54,7 +52,7 @@ impl Keeper {
             return false;
         };
         let (kept, answer) = oneshot::channel();
-        let waiting = Waiting { bodies, bytes, kept, since, room };
+        let waiting = Waiting { bodies, bytes, kept, deadline: deadline(since), _room: room };
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(queue) = queue else { return false };
         queue.send(waiting).is_ok() && answer.await.unwrap_or(false)
@@ -71,46 +69,45 @@ impl Keeper {
 }
 
 async fn run(store: Arc<Store>, mut queue: mpsc::UnboundedReceiver<Waiting>) {
-    let mut touched: HashSet<Tenant> = HashSet::new();
-    let (mut rows, mut bytes) = (0, 0);
     while let Some(first) = queue.recv().await {
-        let mut batch_bytes = first.bytes;
-        let mut bodies = first.bodies;
-        let mut oldest = first.since;
-        // The room is held until the rows are written.
-        let mut replies = vec![(first.kept, first.room)];
-        while batch_bytes < BATCH_BYTES {
+        let mut bytes = first.bytes;
+        let mut batch = vec![first];
+        while bytes < BATCH_BYTES {
             let Ok(next) = queue.try_recv() else { break };
-            batch_bytes += next.bytes;
-            bodies.extend(next.bodies);
-            oldest = oldest.min(next.since);
-            replies.push((next.kept, next.room));
+            bytes += next.bytes;
+            batch.push(next);
         }
-        let mut hold = Hold::since(oldest);
-        let kept = loop {
-            match store.keep_rejected(&bodies, hold.limit()).await {
-                Err(error) if hold.try_again(&error).await => {}
-                kept => break kept,
+        write(&store, batch).await;
+    }
+}
+
+/// Writes a batch, until it is committed or each of its requests has waited for too long.
+async fn write(store: &Store, mut batch: Vec<Waiting>) {
+    let mut pauses = Pauses::default();
+    while let Some(latest) = batch.iter().map(|waiting| waiting.deadline).max() {
+        let bodies: Vec<&RejectedBody> = batch.iter().flat_map(|waiting| &waiting.bodies).collect();
+        let error = match store.keep_rejected(&bodies, attempt_limit(latest)).await {
+            Ok(()) => {
+                for waiting in batch {
+                    // The client may have disconnected.
+                    let _ = waiting.kept.send(true);
+                }
+                return;
             }
+            Err(error) => error,
         };
-        if let Err(error) = &kept {
-            tracing::error!(%error, bodies = bodies.len(), "refused reports could not be kept");
+        if error.is_temporary() {
+            pauses.wait().await;
         }
-        for (reply, _room) in replies {
-            // The client may have hung up.
-            let _ = reply.send(kept.is_ok());
+        let now = Instant::now();
+        let is_over = |waiting: &Waiting| !error.is_temporary() || waiting.deadline <= now;
+        let (over, left): (Vec<Waiting>, Vec<Waiting>) = batch.into_iter().partition(is_over);
+        if !over.is_empty() {
+            tracing::error!(%error, requests = over.len(), "rejected reports could not be kept");
         }
-        rows += bodies.len();
-        bytes += batch_bytes;
-        touched.extend(bodies.into_iter().map(|body| body.tenant));
-        if rows < TRIM_EVERY_ROWS && bytes < TRIM_EVERY_BYTES {
-            continue;
+        for waiting in over {
+            let _ = waiting.kept.send(false);
         }
-        (rows, bytes) = (0, 0);
-        for tenant in touched.drain() {
-            if let Err(error) = store.trim_rejected(&tenant).await {
-                tracing::warn!(%error, %tenant, "refused reports could not be trimmed");
-            }
-        }
+        batch = left;
     }
 }

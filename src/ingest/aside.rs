@@ -1,0 +1,232 @@
+//! Reports that cannot be written now for a reason of their own: their session is locked by
+//! somebody else, or their month has no partition yet. They wait here, so that nobody waits with
+//! them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::batch::Batch;
+use super::batcher::Inner;
+use super::outcome::Outcome;
+use super::queue::{Bounds, Queued};
+use crate::store::{Kept, Month};
+use crate::telemetry::{Metrics, OnceAMinute};
+
+/// Pause after an attempt in which nothing could be written.
+const PAUSE: Duration = Duration::from_millis(100);
+/// For so long after it was last found locked, a session's reports are expected to meet the lock.
+const EXPECT_LOCK: Duration = Duration::from_mins(1);
+
+/// What keeps a report from being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// A lock of somebody else on its session or on the partition. If it cannot be seen, only an
+    /// attempt tells whether it is still there, and that delays all that are in it.
+    Lock { is_seen: bool },
+    /// Its month has no partition.
+    Partition(Month),
+}
+
+impl Obstacle {
+    /// The label of metrics.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lock { .. } => "locked",
+            Self::Partition(_) => "partition",
+        }
+    }
+}
+
+/// The reports that are set aside.
+pub(super) struct Aside {
+    state: Mutex<State>,
+    changed: Notify,
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<(Queued, Obstacle)>,
+    bytes: usize,
+    /// Sessions that were found locked: when last, and how.
+    locked: HashMap<Uuid, (Instant, Obstacle)>,
+    is_closed: bool,
+    log: OnceAMinute,
+}
+
+/// What there is to do.
+enum Next {
+    Write(Vec<Queued>),
+    /// Reports wait, but each for a partition.
+    Wait,
+    Nothing,
+    End,
+}
+
+impl Aside {
+    /// Nothing is set aside. Half of what may wait in all may wait here.
+    pub(super) fn new(bounds: Bounds, metrics: Arc<Metrics>) -> Self {
+        Self { state: Mutex::default(), changed: Notify::new(), bounds, metrics }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock that a report of this session is expected to meet.
+    pub(super) fn known_lock(&self, session: Uuid) -> Option<Obstacle> {
+        let state = self.state();
+        let (found, obstacle) = state.locked.get(&session)?;
+        (found.elapsed() < EXPECT_LOCK).then_some(*obstacle)
+    }
+
+    /// Sets a report aside; sends it back at once if too many are.
+    pub(super) fn put(&self, mut queued: Queued, obstacle: Obstacle) {
+        let mut state = self.state();
+        let bytes = state.bytes + queued.reply.slot.bytes;
+        let received = &queued.received;
+        if !std::mem::replace(&mut queued.reply.was_set_aside, true) {
+            self.metrics.set_aside(obstacle.as_str());
+            if let Some(reports) = state.log.count() {
+                tracing::warn!(
+                    reason = obstacle.as_str(),
+                    tenant = %received.tenant,
+                    session_id = received.report.session_id,
+                    reports,
+                    "reports wait, for 8 s each, and delay no others: another transaction has \
+                     locked their session or partition (pg_stat_activity shows which has been \
+                     open for long), or their month has no partition yet"
+                );
+            }
+        }
+        if let Obstacle::Lock { .. } = obstacle {
+            state.locked.insert(received.key(), (Instant::now(), obstacle));
+        }
+        let is_full = state.waiting.len() >= self.bounds.queue_reports / 2
+            || bytes > self.bounds.queue_bytes / 2;
+        if is_full {
+            drop(state);
+            queued.reply.send(Outcome::Busy);
+            return;
+        }
+        state.bytes = bytes;
+        state.waiting.push_back((queued, obstacle));
+        self.metrics.set_aside_reports.inc();
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Nothing more will be set aside.
+    pub(super) fn close(&self) {
+        self.state().is_closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Takes what is to be written next. Gives up what has waited for too long.
+    fn next(&self, has_partition: impl Fn(Month) -> bool) -> Next {
+        let mut state = self.state();
+        let now = Instant::now();
+        state.locked.retain(|_, (found, _)| now.duration_since(*found) < EXPECT_LOCK);
+        let mut batch: Vec<Queued> = Vec::new();
+        let mut left = VecDeque::new();
+        let mut is_batch_full = false;
+        for (queued, obstacle) in std::mem::take(&mut state.waiting) {
+            let may_go = match obstacle {
+                Obstacle::Partition(month) => has_partition(month),
+                Obstacle::Lock { is_seen } => is_seen || batch.is_empty(),
+            };
+            if queued.reply.deadline() <= now {
+                state.bytes -= queued.reply.slot.bytes;
+                self.metrics.set_aside_reports.dec();
+                queued.reply.send(Outcome::Failed);
+            } else if may_go && !is_batch_full {
+                state.bytes -= queued.reply.slot.bytes;
+                self.metrics.set_aside_reports.dec();
+                batch.push(queued);
+                is_batch_full = batch.len() >= self.bounds.batch_reports
+                    || obstacle == Obstacle::Lock { is_seen: false };
+            } else {
+                left.push_back((queued, obstacle));
+            }
+        }
+        let is_empty = left.is_empty();
+        state.waiting = left;
+        match (batch.is_empty(), is_empty) {
+            (false, _) => Next::Write(batch),
+            (true, false) => Next::Wait,
+            (true, true) if state.is_closed => Next::End,
+            (true, true) => Next::Nothing,
+        }
+    }
+
+    /// The months for which reports wait.
+    fn months(&self) -> HashSet<Month> {
+        let month = |(_, obstacle): &(Queued, Obstacle)| match obstacle {
+            Obstacle::Partition(month) => Some(*month),
+            Obstacle::Lock { .. } => None,
+        };
+        self.state().waiting.iter().filter_map(month).collect()
+    }
+
+    /// Sessions that are not locked any more.
+    fn freed(&self, sessions: &[Uuid]) {
+        let mut state = self.state();
+        let waiting = state.waiting.iter().map(|(queued, _)| queued.received.key());
+        let waiting: HashSet<Uuid> = waiting.collect();
+        for session in sessions.iter().filter(|session| !waiting.contains(session)) {
+            state.locked.remove(session);
+        }
+    }
+}
+
+/// Writes what was set aside as soon as that is possible, to the end.
+pub(super) async fn work(inner: Arc<Inner>) {
+    let mut kept = Kept::default();
+    let mut making: Option<JoinHandle<()>> = None;
+    loop {
+        make_partitions(&inner, &mut making);
+        match inner.aside.next(|month| inner.store.has_partition(month)) {
+            Next::Write(batch) => {
+                let sessions: Vec<Uuid> = batch.iter().map(|one| one.received.key()).collect();
+                if Batch::new(&inner, batch).write(&mut kept).await {
+                    inner.aside.freed(&sessions);
+                } else {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            Next::Wait => {
+                let _ = tokio::time::timeout(PAUSE, inner.aside.changed.notified()).await;
+            }
+            Next::Nothing => {
+                kept = Kept::default();
+                inner.aside.changed.notified().await;
+            }
+            Next::End => return,
+        }
+    }
+}
+
+/// Makes the partitions that reports wait for, in a task of its own: that may wait for a lock too.
+fn make_partitions(inner: &Arc<Inner>, making: &mut Option<JoinHandle<()>>) {
+    let months = inner.aside.months();
+    let months: Vec<Month> =
+        months.into_iter().filter(|month| !inner.store.has_partition(*month)).collect();
+    if months.is_empty() || making.as_ref().is_some_and(|task| !task.is_finished()) {
+        return;
+    }
+    let inner = Arc::clone(inner);
+    *making = Some(tokio::spawn(async move {
+        if let Err(error) = inner.store.make_partitions(months).await {
+            tracing::warn!(%error, "a partition could not be made yet; retrying");
+            tokio::time::sleep(PAUSE).await;
+        }
+        inner.aside.changed.notify_one();
+    }));
+}
