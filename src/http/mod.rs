@@ -14,6 +14,7 @@ mod finish;
 mod observe;
 mod openapi;
 mod server;
+mod session;
 mod sessions;
 mod status;
 
@@ -60,7 +61,7 @@ pub fn router(app: Arc<App>) -> Router {
     let mut routes = Router::new()
         .route("/v1/sessions", post(sessions::post_one))
         .route("/v1/sessions/batch", post(sessions::post_batch))
-        .route(SESSION, get(sessions::get_one))
+        .route(SESSION, get(session::get_one))
         .route("/health", get(status::health))
         .route("/health/live", get(status::live))
         .route("/health/ready", get(status::ready))

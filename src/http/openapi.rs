@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use super::{sessions, status};
+use super::{session, sessions, status};
 
 /// What every error looks like.
 #[derive(Debug, Serialize, ToSchema)]
@@ -126,8 +126,12 @@ pub(super) struct SessionBody {
     /// The newest report as it was sent.
     #[schema(value_type = Object)]
     payload: String,
+    /// A page of it, in order of `elapsed_ms`.
     #[schema(value_type = Vec<Object>)]
     timeline: Vec<String>,
+    /// What to send as `timelineAfter` for the next page; null on the last one.
+    #[serde(rename = "timelineNext")]
+    timeline_next: Option<String>,
 }
 
 struct ApiKeyHeader;
@@ -154,7 +158,7 @@ impl Modify for ApiKeyHeader {
     paths(
         sessions::post_one,
         sessions::post_batch,
-        sessions::get_one,
+        session::get_one,
         status::health,
         status::live,
         status::ready,

@@ -1,12 +1,11 @@
-//! The session endpoints: posting one report, posting many, reading one session.
+//! The endpoints that take reports: one, or many.
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::Json;
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::{Json, RequestExt};
 use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -17,7 +16,7 @@ use super::decode::{Encoding, decode};
 use super::error::Error;
 use super::finish::Finish;
 use super::observe::OutcomeName;
-use super::openapi::{ErrorBody, ReportBody, SessionBody};
+use super::openapi::{ErrorBody, ReportBody};
 use super::{MAX_BATCH_BYTES, MAX_BATCH_REPORTS};
 use crate::app::App;
 use crate::auth::{Caller, Scope};
@@ -165,44 +164,6 @@ async fn take_batch(app: &Arc<App>, caller: Caller, request: Request) -> Result<
     let mut response = Json(BatchResult { accepted, rejected, results }).into_response();
     response.extensions_mut().insert(OutcomeName("batch"));
     Ok(response)
-}
-
-/// One session of the key's tenant: its columns, the newest report, and the timeline.
-#[utoipa::path(get, path = "/v1/sessions/{sessionId}", tag = "sessions",
-    security(("apiKey" = [])),
-    params(("sessionId" = String, Path, description = "As the SDK made it")),
-    responses(
-        (status = 200, description = "The session", body = SessionBody),
-        (status = 401, description = "INVALID_API_KEY", body = ErrorBody),
-        (status = 403, description = "FORBIDDEN: the key lacks the scope read", body = ErrorBody),
-        (status = 404, description = "NOT_FOUND in the key's tenant", body = ErrorBody),
-        (status = 429, description = "RATE_LIMIT_EXCEEDED, with Retry-After", body = ErrorBody),
-        (status = 503, description = "DATABASE_ERROR, with Retry-After", body = ErrorBody)))]
-pub(super) async fn get_one(State(app): State<Arc<App>>, request: Request) -> Response {
-    admit(&app, Scope::Read, request, |caller, request| read_one(&app, caller, request)).await
-}
-
-async fn read_one(app: &App, caller: Caller, mut request: Request) -> Result<Response, Error> {
-    const UNKNOWN: Error = Error::NotFound("no such session");
-    // A path that is no text, or holds what no id may, names no session.
-    let Ok(Path(session_id)) = request.extract_parts::<Path<String>>().await else {
-        return Err(UNKNOWN);
-    };
-    if session_id.contains('\0') {
-        return Err(UNKNOWN);
-    }
-    match app.store.session(&caller.tenant, &session_id).await {
-        Ok(Some(json)) => Ok(([(CONTENT_TYPE, "application/json")], json).into_response()),
-        Ok(None) => Err(UNKNOWN),
-        Err(error) if error.is_temporary() => {
-            tracing::warn!(%error, "a session could not be read");
-            Err(Error::Database)
-        }
-        Err(error) => {
-            tracing::error!(%error, "a session could not be read");
-            Err(Error::Internal)
-        }
-    }
 }
 
 /// The body after decompression, of at most `limit` bytes, and what `format` makes of the

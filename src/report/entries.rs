@@ -3,7 +3,7 @@
 use super::dropped::Dropped;
 use super::number::{is_negative, required_duration, required_time, wrong_type};
 use super::rejection::Rejection;
-use super::timeline::{PlaybackState, TimelineEntry};
+use super::timeline::{PlaybackState, TimelineEntry, evenly};
 use super::validate::text;
 use super::wire::{MAX_TIMELINE_ENTRIES, Report, Shaped, TimelineEvent, Value, all_entries};
 
@@ -40,8 +40,7 @@ fn thinned(entries: Vec<TimelineEntry>, dropped: &mut Dropped) -> Vec<TimelineEn
         return entries;
     }
     dropped.thinned_entries = u32::try_from(left_out).unwrap_or(u32::MAX);
-    let last = entries.len() - 1;
-    let mut wanted = (0..MAX_TIMELINE_ENTRIES).map(|nth| nth * last / (MAX_TIMELINE_ENTRIES - 1));
+    let mut wanted = evenly(entries.len(), MAX_TIMELINE_ENTRIES);
     let mut next = wanted.next();
     let is_wanted = |(index, entry)| {
         (next == Some(index)).then(|| {

@@ -148,6 +148,23 @@ impl Timeline {
         Self::of_texts(self.texts().filter(|entry| wanted.contains(entry)))
     }
 
+    /// The entries, or where there are more, as many as fit into so many entries and bytes, evenly
+    /// spread, the first and the last among them.
+    #[must_use]
+    pub fn thinned(&self, entries: usize, bytes: usize) -> Option<Self> {
+        let texts: Vec<&str> = self.texts().collect();
+        let mut wanted = texts.len().min(entries);
+        loop {
+            let chosen = evenly(texts.len(), wanted);
+            let thinned = Self::of_texts(chosen.map(|index| texts[index]))?;
+            if thinned.json.len() <= bytes {
+                return Some(thinned);
+            }
+            // At least one less, and about as many as there is room for.
+            wanted = (wanted * bytes / thinned.json.len()).min(wanted - 1);
+        }
+    }
+
     /// Length of [`Self::json`].
     #[must_use]
     pub fn bytes(&self) -> i32 {
@@ -187,6 +204,12 @@ impl Timeline {
         json.push(']');
         Some(Self { from_ms, until_ms, count, json: json.into() })
     }
+}
+
+/// Indexes of `wanted` of `total` things, evenly spread, the first and the last among them.
+pub(super) fn evenly(total: usize, wanted: usize) -> impl Iterator<Item = usize> {
+    let (last, steps) = (total.saturating_sub(1), wanted.saturating_sub(1).max(1));
+    (0..wanted.min(total)).map(move |nth| nth * last / steps)
 }
 
 /// The first number of a stored entry.
@@ -245,6 +268,21 @@ mod tests {
         let expected = [&sent[1], &sent[2], &sent[0]].map(json).join(",");
         assert_eq!(*timeline.json, format!("[{expected}]"));
         assert_eq!(Timeline::of(&[]), None);
+    }
+
+    #[test]
+    fn a_timeline_is_thinned_evenly() {
+        let all: Vec<TimelineEntry> = (0..100).map(|at| entry(at, Playing)).collect();
+        let timeline = Timeline::of(&all).expect("entries");
+        let elapsed = |timeline: &Timeline| timeline.texts().map(elapsed_ms).collect::<Vec<_>>();
+        assert_eq!(timeline.thinned(100, 10_000), Some(timeline.clone()));
+        assert_eq!(elapsed(&timeline.thinned(4, 10_000).expect("some")), [0, 33, 66, 99]);
+        assert_eq!(elapsed(&timeline.thinned(1, 10_000).expect("one")), [0]);
+        assert_eq!(timeline.thinned(0, 10_000), None);
+        assert_eq!(timeline.thinned(100, 10), None);
+        let half = timeline.thinned(100, timeline.json.len() / 2).expect("some");
+        assert!(half.json.len() <= timeline.json.len() / 2 && half.count >= 45, "{half:?}");
+        assert_eq!((half.from_ms, half.until_ms), (0, 99));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod partitions;
 mod prune;
 mod reader;
 mod rejected;
+mod session;
 mod settings;
 mod sharding;
 mod types;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 pub use connect::PoolSize;
@@ -38,6 +40,7 @@ pub use partitions::Month;
 pub use prune::Pruned;
 pub use reader::Reader;
 pub use rejected::RejectedBody;
+pub use session::{TimelinePage, TimelinePosition};
 pub use settings::Target;
 
 use crate::auth::Tenant;
@@ -48,8 +51,6 @@ use partitions::Partitions;
 use sharding::Sharding;
 use write::NewSessionStreak;
 
-/// A session with its timeline is read by its key.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rows about ourselves are short, and can wait for the next time.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -105,6 +106,8 @@ pub struct Store {
     partitions: Partitions,
     sharding: Sharding,
     new_sessions: NewSessionStreak,
+    /// One permit for each session that may be read now.
+    readers: Semaphore,
     metrics: Arc<Metrics>,
 }
 
@@ -123,6 +126,7 @@ impl Store {
             partitions: Partitions::default(),
             sharding: Sharding::default(),
             new_sessions: NewSessionStreak::default(),
+            readers: Semaphore::new(session::READERS),
             metrics,
         }
     }
@@ -133,31 +137,6 @@ impl Store {
     /// [`Error::Unavailable`] when it does not.
     pub async fn ping(&self, limit: Duration) -> Result<(), Error> {
         self.execute(limit, "ping", sqlx::query("SELECT 1")).await.map(drop)
-    }
-
-    /// One session with its payload and timeline, as the text of a JSON object.
-    ///
-    /// # Errors
-    /// As classified by [`Error`].
-    pub async fn session(
-        &self,
-        tenant: &Tenant,
-        session_id: &str,
-    ) -> Result<Option<String>, Error> {
-        let read = async {
-            let mut lease = self.pool.take().await?;
-            lease.open().await?;
-            let found = sqlx::query_scalar(include_str!("sql/select_session.sql"))
-                .bind(write::session_key(tenant.as_str(), session_id))
-                .bind(tenant.as_str())
-                .bind(session_id)
-                .fetch_optional(&mut *lease)
-                .await?;
-            lease.close().await?;
-            lease.finish();
-            Ok(found)
-        };
-        self.within(READ_TIMEOUT, "select_session", read).await
     }
 
     /// Where the tables are, or will be.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use media3watch::auth::Tenant;
 use media3watch::report::{self, UnixMs};
-use media3watch::store::{Applied, Kept, Received};
+use media3watch::store::{Applied, Kept, Received, TimelinePage, TimelinePosition};
 use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 use serde_json::{Value, json};
@@ -304,7 +304,8 @@ async fn the_same_id_in_two_tenants_is_two_sessions() {
     assert_eq!(server.database.lines(rows).await, ["a 1", "b 2"]);
     // Neither is the default tenant's to see.
     assert_eq!(server.get("/v1/sessions/s").await.status, 404);
-    let of_a = store.session(&Tenant::new("a"), "s").await.expect("read").expect("there");
+    let page = TimelinePage { limit: 10, after: TimelinePosition::START };
+    let of_a = store.session(&Tenant::new("a"), "s", page).await.expect("read").expect("there");
     assert!(of_a.contains(r#""play_time_ms": 1,"#), "{of_a}");
     let places = "SELECT count(*) FROM session_times t JOIN sessions s USING (session_key)";
     assert_eq!(server.database.number(places).await, 2);
@@ -426,6 +427,36 @@ async fn a_session_that_is_full_takes_no_more_entries_and_goes_on() {
     // Both entries of each: whether they are known is not looked up any more.
     let dropped = "timeline_entries_dropped_total{reason=\"session_full\"}";
     assert!((server.metric(dropped).await - 4.0).abs() < 0.1);
+}
+
+/// However the entries come: the bound of a session's timeline holds, and what does not fit is
+/// thinned and counted.
+#[tokio::test]
+async fn a_timeline_holds_no_more_than_its_bound() {
+    let server = Server::at(NOW_MS).await;
+    let report = |part: i64| {
+        let entries: Vec<_> = (0..2_000)
+            .map(|number| json!({"timestampMs": NOW_MS, "elapsedMs": part * 2_000 + number, "playbackState": "PLAYING"}))
+            .collect();
+        json!({"sessionId": "s", "timestamp": NOW_MS + part, "timelineEvents": entries})
+    };
+    let post = async |parts: std::ops::Range<i64>| {
+        let batch: Vec<_> = parts.map(report).collect();
+        let answer = server.post_batch(json!(batch).to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    };
+    post(0..20).await;
+    post(20..30).await;
+    let stored =
+        "SELECT count(*) || ' ' || min(elapsed_ms) || ' ' || max(elapsed_ms) FROM session_timeline";
+    assert_eq!(server.database.value(stored).await.as_deref(), Some("50000 0 59999"));
+    let kept = "SELECT timeline_entries::bigint FROM sessions";
+    assert_eq!(server.database.number(kept).await, 50_000);
+    let dropped = "timeline_entries_dropped_total{reason=\"session_full\"}";
+    assert!((server.metric(dropped).await - 10_000.0).abs() < 0.5);
+    // Those that came last have lost about every other one.
+    let late = "SELECT count(*) FROM session_timeline WHERE elapsed_ms >= 58000";
+    assert!((800..=1_000).contains(&server.database.number(late).await));
 }
 
 /// A screen that plays for weeks: the column cannot hold the length, the order follows it.

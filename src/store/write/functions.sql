@@ -70,6 +70,7 @@ DECLARE
     applied  uuid[] := '{}';
     added_to uuid[] := '{}';
     all_added boolean;
+    waits    text;
 BEGIN
     found := ARRAY(
         SELECT (SELECT t."timestamp" FROM session_times t WHERE t.session_key = k.key)
@@ -125,12 +126,25 @@ BEGIN
 
     IF pg_catalog.cardinality(applied) < reported THEN
         -- Rows of reports that were not newer. They are locked since the upsert looked at them.
-        RETURN QUERY
-        SELECT s.session_key, NULL::integer, {duration}, s.reported_at, s."timestamp", false
-        FROM ROWS FROM (pg_catalog.unnest(keys), pg_catalog.unnest(times)) AS k (key, "time")
-        -- Not "=", for which the planner would take the narrower index on "timestamp" alone.
-        JOIN sessions s ON s.session_key = k.key AND s."timestamp" BETWEEN k."time" AND k."time"
-        WHERE k.key <> ALL (applied);
+        waits := pg_catalog.current_setting('lock_timeout');
+        BEGIN
+            -- A plan that was made before locks all partitions, also those that these rows are not
+            -- in. Where somebody has locked one of them, a new plan, which takes longer, does not.
+            PERFORM pg_catalog.set_config('lock_timeout', '5ms', true);
+            RETURN QUERY
+            SELECT s.session_key, NULL::integer, {duration}, s.reported_at, s."timestamp", false
+            FROM ROWS FROM (pg_catalog.unnest(keys), pg_catalog.unnest(times)) AS k (key, "time")
+            -- Not "=", for which the planner would take the narrower index on "timestamp" alone.
+            JOIN sessions s ON s.session_key = k.key AND s."timestamp" BETWEEN k."time" AND k."time"
+            WHERE k.key <> ALL (applied);
+            PERFORM pg_catalog.set_config('lock_timeout', waits, true);
+        EXCEPTION WHEN lock_not_available THEN
+            RETURN QUERY EXECUTE
+            'SELECT s.session_key, NULL::integer, {duration}, s.reported_at, s."timestamp", false
+             FROM sessions s
+             WHERE s.session_key = ANY ($1) AND s.session_key <> ALL ($2) AND s."timestamp" = ANY ($3)'
+            USING keys, applied, times;
+        END;
     END IF;
 
     IF entries IS NOT NULL THEN

@@ -51,15 +51,9 @@ pub(super) struct Column {
     pub(super) update: Update,
 }
 
-/// A session with so many timeline entries, or bytes of them, takes no more: what comes later is
-/// counted and dropped.
-const FULL_ENTRIES: i32 = 50_000;
-const FULL_BYTES: i32 = 8 * 1024 * 1024;
-
-/// Whether the timeline of a row of `sessions`, called `s`, is full.
-pub(super) fn is_full() -> String {
-    format!("(s.timeline_entries >= {FULL_ENTRIES} OR s.timeline_bytes >= {FULL_BYTES})")
-}
+/// What the timeline of a session may hold: what does not fit is thinned, and counted.
+pub(super) const MAX_ENTRIES: i32 = 50_000;
+pub(super) const MAX_BYTES: i32 = 8 * 1024 * 1024;
 
 /// The columns that the server adds, but for `session_key` and `"timestamp"`, which are bound
 /// apart; in the order of [`Write::own_values`].
@@ -67,11 +61,12 @@ fn own() -> [Column; OWN] {
     use Update::{Keep, Replace, To};
     let column = |name, sql_type, update| Column { name, sql_type, update };
     // Entries must be compared with those that are stored where they begin before the last of
-    // these, or the session is full.
+    // these, or do not fit. (As bigint: sums of these may be too large for an integer.)
     let unless_compared = |compared: &str, added: &str| {
-        let is_full = is_full();
         To(format!(
-            "CASE WHEN excluded.timeline_from_ms <= s.timeline_until_ms OR {is_full} \
+            "CASE WHEN excluded.timeline_from_ms <= s.timeline_until_ms \
+             OR s.timeline_entries::bigint + excluded.timeline_entries > {MAX_ENTRIES} \
+             OR s.timeline_bytes::bigint + excluded.timeline_bytes > {MAX_BYTES} \
              THEN {compared} ELSE {added} END"
         ))
     };

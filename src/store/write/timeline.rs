@@ -7,7 +7,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::row::{Write, Written, chunk_row, is_full};
+use super::row::{MAX_BYTES, MAX_ENTRIES, Write, Written, chunk_row};
 use super::statements::insert_chunks;
 use crate::report::Timeline;
 use crate::store::Error;
@@ -30,6 +30,23 @@ const GROW: &str = r#"
     FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[], $4::integer[], $5::integer[])
          AS k (session_key, "timestamp", until_ms, entries, bytes)
     WHERE s.session_key = k.session_key AND s."timestamp" = k."timestamp""#;
+
+/// Entries and bytes that a session still takes.
+#[derive(Clone, Copy)]
+struct Room {
+    entries: usize,
+    bytes: usize,
+}
+
+impl Room {
+    fn beside(entries: i32, bytes: i32) -> Self {
+        Self { entries: count(MAX_ENTRIES - entries), bytes: count(MAX_BYTES - bytes) }
+    }
+}
+
+fn count(number: i32) -> usize {
+    usize::try_from(number).unwrap_or(0)
+}
 
 /// Entries to be compared, by session: in the order in which rows are locked.
 #[derive(Default)]
@@ -56,14 +73,18 @@ impl Unsettled {
 
     /// Adds the entries that are not there, in the transaction that the connection is in. Where
     /// the sessions' rows are not locked yet, locks them, in the order of all writers. Returns how
-    /// many entries were dropped because their sessions are full.
+    /// many entries were dropped because there is no room in their sessions.
     pub(super) async fn add_missing(
         mut self,
         connection: &mut PgConnection,
         are_locked: bool,
     ) -> Result<u64, Error> {
-        let dropped = self.drop_full(connection, are_locked).await?;
+        let room = self.room(connection, are_locked).await?;
+        // Of sessions that are full, nothing is read.
+        let full = room.iter().filter(|(_, room)| room.entries == 0 || room.bytes == 0);
+        let mut dropped = self.thin(&full.map(|(key, room)| (*key, *room)).collect());
         self.drop_known(connection).await?;
+        dropped += self.thin(&room);
         if self.is_empty() {
             return Ok(dropped);
         }
@@ -85,39 +106,48 @@ impl Unsettled {
         Ok(dropped)
     }
 
-    /// Leaves out sessions that take no more entries, and those that were pruned meanwhile.
-    async fn drop_full(
+    /// The room that is left in the sessions. Those that were pruned meanwhile are left out.
+    async fn room(
         &mut self,
         connection: &mut PgConnection,
         are_locked: bool,
-    ) -> Result<u64, Error> {
+    ) -> Result<HashMap<Uuid, Room>, Error> {
         // Citus locks no rows of several shards; there, they are locked since they were written.
         let lock = if are_locked { "" } else { "ORDER BY s.session_key FOR UPDATE" };
         let sql = format!(
-            r#"SELECT s.session_key, coalesce({}, false) FROM sessions s
-               WHERE s.session_key = ANY($1) AND s."timestamp" = ANY($2) {lock}"#,
-            is_full()
+            r#"SELECT s.session_key, coalesce(s.timeline_entries, 0), coalesce(s.timeline_bytes, 0)
+               FROM sessions s WHERE s.session_key = ANY($1) AND s."timestamp" = ANY($2) {lock}"#
         );
-        // Made of our own names and numbers, nothing that a client sent.
+        // Made of our own names, nothing that a client sent.
         let rows = sqlx::query(AssertSqlSafe(sql))
             .bind(self.keys())
             .bind(self.times())
             .persistent(false)
             .fetch_all(connection)
             .await?;
-        let mut takes_more = HashSet::new();
-        let mut dropped = 0;
+        let mut room = HashMap::new();
         for row in &rows {
-            let key = row.try_get(0)?;
-            if row.try_get(1)? {
-                let full = self.0.get(&key).map_or(0, |(_, timeline)| timeline.count);
-                dropped += u64::try_from(full).unwrap_or(0);
-            } else {
-                takes_more.insert(key);
-            }
+            room.insert(row.try_get(0)?, Room::beside(row.try_get(1)?, row.try_get(2)?));
         }
-        self.0.retain(|key, _| takes_more.contains(key));
-        Ok(dropped)
+        self.0.retain(|key, _| room.contains_key(key));
+        Ok(room)
+    }
+
+    /// Thins the entries of each session to the room that there is: how many were left out.
+    fn thin(&mut self, room: &HashMap<Uuid, Room>) -> u64 {
+        let mut dropped = 0;
+        self.0.retain(|key, (_, timeline)| {
+            let Some(room) = room.get(key) else { return true };
+            if count(timeline.count) <= room.entries && timeline.json.len() <= room.bytes {
+                return true;
+            }
+            let before = timeline.count;
+            let thinned = timeline.thinned(room.entries, room.bytes);
+            let left = thinned.as_ref().map_or(0, |thinned| thinned.count);
+            dropped += u64::try_from(before - left).unwrap_or(0);
+            thinned.map(|thinned| *timeline = thinned).is_some()
+        });
+        dropped
     }
 
     /// Leaves out entries that are stored already. One chunk is in memory at a time.

@@ -5,6 +5,7 @@ mod bodies;
 mod errors;
 mod limits;
 mod memory;
+mod pages;
 mod protocol;
 mod status;
 
