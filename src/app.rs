@@ -1,40 +1,15 @@
 //! What the parts of a running server share.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Keys;
+use crate::clock::Clock;
 use crate::ingest::Ingest;
 use crate::limit::{Limiter, Limits, Rooms};
-use crate::report::UnixMs;
 use crate::store::Store;
 use crate::telemetry::Metrics;
-
-/// Tells the time. Passed in, so that tests can tell another.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> UnixMs + Send + Sync>);
-
-impl Clock {
-    /// A clock that asks `now`.
-    pub fn new(now: impl Fn() -> UnixMs + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
-    }
-
-    /// The machine's clock.
-    #[must_use]
-    pub fn system() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "this is the clock that all others ask")]
-        Self::new(|| SystemTime::now().into())
-    }
-
-    /// The time.
-    #[must_use]
-    pub fn now(&self) -> UnixMs {
-        (self.0)()
-    }
-}
 
 /// State of one server.
 pub struct App {

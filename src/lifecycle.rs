@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, Clock};
+use crate::app::App;
 use crate::auth::Keys;
+use crate::clock::Clock;
 use crate::config::{Config, MetricsAt};
 use crate::http;
 use crate::ingest::{Bounds, Ingest};
@@ -58,7 +59,7 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new(keys.tenants(), &http::ROUTES));
     let store = Store::new(ground.database, config.pool, config.retention, Arc::clone(&metrics));
     let store = Arc::new(store);
-    let migrating = store.migrate_patiently(ground.clock.now(), PATIENCE);
+    let migrating = store.migrate_patiently(&ground.clock, PATIENCE);
     let Some(migrated) = stopping.run_until_cancelled(migrating).await else {
         return Ok(());
     };

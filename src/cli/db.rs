@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::app::Clock;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::{Distribution, Store};
 
@@ -50,7 +50,7 @@ struct DistributeArgs {
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let Action::Distribute(args) = &args.action;
     let work = async |store: &Arc<Store>| {
-        let migrated = store.migrate_patiently(Clock::system().now(), PATIENCE).await;
+        let migrated = store.migrate_patiently(&Clock::system(), PATIENCE).await;
         migrated.with_context(|| super::database::trouble(config))?;
         distribute(args, store).await
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::json;
 
-use crate::app::Clock;
+use crate::clock::Clock;
 use crate::config::Config;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let migrated = super::database::with(config, async |store| {
-        let migrated = store.migrate_patiently(Clock::system().now(), PATIENCE).await;
+        let migrated = store.migrate_patiently(&Clock::system(), PATIENCE).await;
         if let (Ok(_), Some(reader)) = (&migrated, &config.reader) {
             store.grant_reader(reader).await;
         }

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::VERSION;
-use crate::app::Clock;
+use crate::clock::Clock;
 use crate::config::{Config, Database, MetricsAt, Source};
 use crate::ingest::Bounds;
 use crate::lifecycle::{self, Ground};

@@ -25,6 +25,10 @@ pub(super) struct Health {
     /// Unix milliseconds.
     #[schema(example = 1_795_000_000_000_i64)]
     timestamp: i64,
+    /// What an operator should mend, where there is anything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    warnings: Vec<String>,
 }
 
 fn answer(app: &App, is_healthy: bool) -> Response {
@@ -34,7 +38,8 @@ fn answer(app: &App, is_healthy: bool) -> Response {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
     };
-    (code, Json(Health { status, timestamp })).into_response()
+    let warnings = app.clock.warning().into_iter().collect();
+    (code, Json(Health { status, timestamp, warnings })).into_response()
 }
 
 /// Whether Postgres can be reached.

@@ -6,7 +6,7 @@ mod minutes;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +20,7 @@ const DAY: Duration = Duration::from_hours(24);
 /// Retention that could not run, for a database away or a reader in the way, runs again soon.
 const RETRY_RETENTION: Duration = Duration::from_mins(10);
 const PRUNE_LIMITER: Duration = Duration::from_mins(10);
+const FOLLOW_CLOCK: Duration = Duration::from_secs(20);
 
 /// Running jobs. They end when the app is stopping, but for the heartbeat.
 pub struct Jobs {
@@ -44,6 +45,7 @@ pub fn start(app: &Arc<App>) -> Jobs {
     tasks.spawn(until_stopped(Arc::clone(app), partitions));
     tasks.spawn(until_stopped(Arc::clone(app), retention));
     tasks.spawn(until_stopped(Arc::clone(app), limiter));
+    tasks.spawn(until_stopped(Arc::clone(app), clock));
     tasks.close();
     Jobs { tasks, drained }
 }
@@ -124,6 +126,27 @@ fn count(app: &App, pruned: &Pruned) {
     app.metrics.dropped_partitions.inc_by(pruned.partitions.len() as u64);
     for (table, rows) in pruned.rows() {
         app.metrics.pruned_rows(table, rows);
+    }
+}
+
+/// Follows the database's clock, and says so as long as the machine's is minutes away from it.
+async fn clock(app: Arc<App>) {
+    let mut said_at: Option<Instant> = None;
+    loop {
+        // The start has done it for the first time.
+        if let Some(warning) = app.clock.warning() {
+            if said_at.is_none_or(|at| at.elapsed() > HOUR) {
+                tracing::warn!("{warning}");
+                said_at = Some(Instant::now());
+            }
+        } else if said_at.take().is_some() {
+            tracing::info!("the clock of this machine and that of the database agree again");
+        }
+        app.metrics.clock_difference.set(app.clock.difference_ms() as f64 / 1000.0);
+        tokio::time::sleep(FOLLOW_CLOCK).await;
+        if let Err(error) = app.store.follow_clock(&app.clock).await {
+            tracing::debug!(%error, "the database's clock could not be read");
+        }
     }
 }
 

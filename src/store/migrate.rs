@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use super::lease::Lease;
 use super::write::functions;
 use super::{Error, Store, original};
+use crate::clock::Clock;
 
 /// sqlx refuses changed checksums. The lock is ours: that of sqlx is an advisory one, which any
 /// role can take, and outlives a transaction, so that a pooler would leave it to somebody else.
@@ -100,12 +101,13 @@ impl MigrateError {
 }
 
 impl Store {
-    /// Brings the schema up to date and makes the partitions that are needed next.
+    /// Brings the schema up to date and makes the partitions that are needed next. From then on,
+    /// `clock` goes with the database's.
     ///
     /// # Errors
     /// When Postgres is away or too old, or holds a schema from a newer version.
-    pub async fn migrate(&self, now: crate::report::UnixMs) -> Result<Migrated, MigrateError> {
-        match self.try_migrate(now).await {
+    pub async fn migrate(&self, clock: &Clock) -> Result<Migrated, MigrateError> {
+        match self.try_migrate(clock).await {
             Err(MigrateError::Database(error)) if error.is_statement_pooling() => {
                 Err(MigrateError::StatementPooling)
             }
@@ -117,7 +119,7 @@ impl Store {
         }
     }
 
-    async fn try_migrate(&self, now: crate::report::UnixMs) -> Result<Migrated, MigrateError> {
+    async fn try_migrate(&self, clock: &Clock) -> Result<Migrated, MigrateError> {
         self.pool.find_pooler().await?;
         let mut connection = self.pool.connect().await?;
         connection.open().await?;
@@ -138,7 +140,8 @@ impl Store {
         let applied = migrate(&mut connection).await?;
         functions::ensure(&mut connection).await?;
         drop(connection);
-        self.ensure_partitions(now).await?;
+        self.follow_clock(clock).await?;
+        self.ensure_partitions(clock.now()).await?;
         Ok(Migrated {
             version: MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0),
             applied,
@@ -181,12 +184,12 @@ impl Store {
     /// The last error when it never came.
     pub async fn migrate_patiently(
         &self,
-        now: crate::report::UnixMs,
+        clock: &Clock,
         patience: Duration,
     ) -> Result<Migrated, MigrateError> {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
-            match self.migrate(now).await {
+            match self.migrate(clock).await {
                 Err(error) if error.is_temporary() && tokio::time::Instant::now() < deadline => {
                     tracing::warn!(%error, "waiting for the database");
                     tokio::time::sleep(Duration::from_secs(1)).await;

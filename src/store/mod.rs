@@ -44,11 +44,13 @@ pub use session::{TimelinePage, TimelinePosition};
 pub use settings::Target;
 
 use crate::auth::Tenant;
+use crate::clock::Clock;
 use crate::report::{Retention, SessionReport, UnixMs};
 use crate::telemetry::Metrics;
 use connect::Pool;
 use partitions::Partitions;
 use sharding::Sharding;
+use types::PgTime;
 use write::NewSessionStreak;
 
 /// Rows about ourselves are short, and can wait for the next time.
@@ -137,6 +139,26 @@ impl Store {
     /// [`Error::Unavailable`] when it does not.
     pub async fn ping(&self, limit: Duration) -> Result<(), Error> {
         self.execute(limit, "ping", sqlx::query("SELECT 1")).await.map(drop)
+    }
+
+    /// Tells `clock` what the database's says.
+    ///
+    /// # Errors
+    /// As classified by [`Error`].
+    pub async fn follow_clock(&self, clock: &Clock) -> Result<(), Error> {
+        let look = async {
+            let mut lease = self.pool.take().await?;
+            lease.open().await?;
+            let asked = Instant::now();
+            let now: PgTime =
+                sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *lease).await?;
+            let took = asked.elapsed();
+            clock.follow(UnixMs::from(now).plus(took / 2));
+            lease.close().await?;
+            lease.finish();
+            Ok(took)
+        };
+        self.within(RECORD_TIMEOUT, "clock", look).await.map(drop)
     }
 
     /// Where the tables are, or will be.

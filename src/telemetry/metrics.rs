@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
@@ -30,7 +30,8 @@ const REJECTED: [&str; 7] = [
     "REQUEST_TIMEOUT",
 ];
 const SET_ASIDE: [&str; 2] = ["locked", "partition"];
-const QUERIES: [&str; 12] = [
+const QUERIES: [&str; 13] = [
+    "clock",
     "upsert",
     "find_locked",
     "find_partitions",
@@ -80,6 +81,8 @@ pub struct Metrics {
     pub commit_delay: Histogram,
     /// Client connections that are open.
     pub connections: IntGauge,
+    /// The database's clock minus the machine's, seconds.
+    pub clock_difference: Gauge,
     values_dropped: IntCounterVec,
     timeline_entries_dropped: IntCounterVec,
     job_runs: IntCounterVec,
@@ -158,6 +161,10 @@ impl Metrics {
                 "Reports that were set aside, by reason (locked, partition)",
                 &["reason"],
             ),
+            clock_difference: build.keep(Gauge::new(
+                "database_clock_difference_seconds",
+                "The database's clock minus this machine's: the database's is the one that counts",
+            )),
             queue_bytes: build.gauge("ingest_queue_bytes", "Memory of the waiting reports, bytes"),
             batch_reports: build.histogram(
                 "ingest_batch_reports",

@@ -8,6 +8,7 @@ use jiff::ToSpan;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use crate::retention::run_retention;
 use crate::support::{
     Answer, Cluster, Database, Load, Server, ServerOptions, acknowledged, assert_all_acknowledged,
     assert_stored, now_ms,
@@ -260,4 +261,30 @@ async fn every_write_is_durable_whatever_is_set_meanwhile() {
     }
     let seen = database.lines("SELECT DISTINCT setting FROM seen").await;
     assert_eq!(seen, ["on"]);
+}
+
+/// A board without a battery, whose clock is months behind that of the database.
+#[tokio::test]
+async fn the_clock_of_the_database_counts() {
+    const DAY_MS: i64 = 86_400_000;
+    let database = Database::new().await;
+    let options = ServerOptions { machine_ahead_ms: -120 * DAY_MS, ..ServerOptions::default() };
+    let server = Server::with(options, &database).await;
+    assert_eq!(server.post(report("s")).await.status, 200);
+    assert_eq!(server.post("{").await.status, 400);
+    let off = "SELECT count(*) FROM sessions WHERE clock_skew_ms IS NOT NULL
+               OR abs(extract(epoch FROM now() - \"timestamp\")) > 60
+               OR abs(extract(epoch FROM now() - received_at)) > 60";
+    assert_eq!(database.number(off).await, 0);
+    assert!(run_retention(&server.app).await);
+    assert_eq!(database.number("SELECT count(*) FROM sessions").await, 1);
+    assert_eq!(database.number("SELECT count(*) FROM rejected_reports").await, 1);
+    let health = server.get("/health").await;
+    let warning = health.json()["warnings"][0].as_str().expect("said").to_owned();
+    assert!(warning.contains("120 days and 0 minutes behind"), "{warning}");
+    let difference = server.metric("database_clock_difference_seconds").await;
+    assert!((difference - 120.0 * 86_400.0).abs() < 60.0, "{difference}");
+    // Where the clocks agree, nothing is said.
+    let sound = Server::with(ServerOptions::default(), &database).await;
+    assert!(sound.get("/health").await.json().get("warnings").is_none());
 }

@@ -22,6 +22,7 @@ mod migrations;
 mod minutes;
 mod pooler;
 mod reader;
+mod rejected;
 mod restore;
 mod retention;
 mod simulate;

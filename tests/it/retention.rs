@@ -243,3 +243,38 @@ async fn a_clock_that_runs_ahead_deletes_nothing() {
     assert!(run_retention(&server.app).await);
     assert_eq!(count(&server.database, "sessions").await, 1);
 }
+
+/// Whoever may log in may take any advisory lock, so none of ours is one.
+#[tokio::test]
+async fn no_lock_of_the_role_for_grafana_is_in_the_way() {
+    let database = Database::new().await;
+    let role = format!("grafana_{}", database.name());
+    let env = vec![
+        ("GRAFANA_DB_USER", role.clone()),
+        ("GRAFANA_DB_PASSWORD", "a-password-for-tests".to_owned()),
+    ];
+    let options = || ServerOptions { env: env.clone(), ..ServerOptions::default() };
+    let server = Server::with(options(), &database).await;
+    assert!(run_retention(&server.app).await);
+    let mut reader = database.connect().await;
+    let as_reader = format!("SET SESSION AUTHORIZATION {role}");
+    sqlx::raw_sql(AssertSqlSafe(as_reader)).execute(&mut reader).await.expect("it exists");
+    // Every lock that a session of ours ever asks for.
+    let ours = "SELECT count(*) FROM pg_proc WHERE prosrc LIKE '%advisory%' AND pronamespace = 'public'::regnamespace";
+    assert_eq!(database.number(ours).await, 0);
+    for class in [0x006d_3377, 0] {
+        let take = format!(
+            "SELECT pg_advisory_lock({class}, number) FROM generate_series(1, 9) AS number"
+        );
+        sqlx::raw_sql(AssertSqlSafe(take)).execute(&mut reader).await.expect("anybody may");
+    }
+    for table in ["server_lock", "retention_lock", "rejected_lock", "_sqlx_migrations"] {
+        let lock = format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE");
+        let refused = sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut reader).await;
+        assert!(refused.is_err(), "{table}");
+        sqlx::raw_sql("ROLLBACK").execute(&mut reader).await.expect("it ends");
+    }
+    assert!(run_retention(&server.app).await);
+    let second = Server::with(options(), &database).await;
+    assert_eq!(second.get("/health").await.status, 200);
+}

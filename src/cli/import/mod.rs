@@ -15,8 +15,8 @@ use anyhow::{Context as _, bail};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
-use crate::app::Clock;
 use crate::auth::Tenant;
+use crate::clock::Clock;
 use crate::config::{self, Config, DatabaseUrl, Environment};
 use crate::store::{Error, Original, Store};
 use copy::Copy;
@@ -110,11 +110,11 @@ async fn import(
     }
     // A wrong source must be noticed before the target is changed.
     let expected = source.begin().await.with_context(unreadable)?;
-    let now = Clock::system().now();
-    let migrated = store.migrate_patiently(now, PATIENCE).await;
+    let clock = Clock::system();
+    let migrated = store.migrate_patiently(&clock, PATIENCE).await;
     migrated.with_context(|| super::database::trouble(config))?;
     let tally = Tally::new(expected);
-    Copy::new(store, &args.tenant, config, now).run(&mut source, tally).await
+    Copy::new(store, &args.tenant, config, clock.now()).run(&mut source, tally).await
 }
 
 /// Retries temporary errors for [`PATIENCE`].

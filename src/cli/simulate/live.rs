@@ -19,7 +19,7 @@ use super::session::{Playback, Snapshot};
 use super::stop::Stop;
 use super::tally::Tally;
 use super::wire::Header;
-use crate::app::Clock;
+use crate::clock::Clock;
 
 /// Retries after the last report get this long.
 const GRACE: Duration = Duration::from_secs(5);

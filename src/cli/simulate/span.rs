@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
-use crate::app::Clock;
+use crate::clock::Clock;
 
 /// `30s`, `5m`, `2h`, `30d`, `1h 30m`: more than nothing, at most ten years.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {

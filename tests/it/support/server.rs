@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use media3watch::app::{App, Clock};
+use media3watch::app::App;
+use media3watch::clock::Clock;
 use media3watch::config::{Config, Environment};
 use media3watch::ingest::Bounds;
 use media3watch::lifecycle::{self, Ground};
@@ -31,6 +32,8 @@ pub struct ServerOptions {
     pub env: Vec<(&'static str, String)>,
     /// A clock that stands still; the real one when `None`.
     pub now_ms: Option<i64>,
+    /// How far the machine's clock, where it is real, is ahead of the time.
+    pub machine_ahead_ms: i64,
     pub limits: Limits,
     pub bounds: Bounds,
 }
@@ -112,7 +115,7 @@ impl Server {
             let clock_ms = Arc::clone(&clock_ms);
             Clock::new(move || UnixMs(clock_ms.load(Ordering::Relaxed)))
         } else {
-            Clock::system()
+            Clock::of_machine(move || UnixMs(now_ms() + options.machine_ahead_ms))
         };
         let ground = Ground {
             listener,
