@@ -106,7 +106,9 @@ impl Aside {
                 );
             }
         }
-        if let Obstacle::Lock { .. } = obstacle {
+        // As many as may report: more need not be known.
+        let has_room = state.locked.len() < self.bounds.queue_reports;
+        if matches!(obstacle, Obstacle::Lock { .. }) && has_room {
             state.locked.insert(received.key(), (Instant::now(), obstacle));
         }
         let is_full = state.waiting.len() >= self.bounds.queue_reports / 2
@@ -195,7 +197,7 @@ pub(super) async fn work(inner: Arc<Inner>) {
         match inner.aside.next(|month| inner.store.has_partition(month)) {
             Next::Write(batch) => {
                 let sessions: Vec<Uuid> = batch.iter().map(|one| one.received.key()).collect();
-                if Batch::new(&inner, batch).write(&mut kept).await {
+                if Batch::new(&inner, batch).write_unlocked(&mut kept).await {
                     inner.aside.freed(&sessions);
                 } else {
                     tokio::time::sleep(PAUSE).await;

@@ -50,12 +50,31 @@ impl<'a> Batch<'a> {
     }
 
     /// Writes the batch. A report that cannot be stored is found by halving, and fails alone; one
-    /// of a session or partition that is locked is set aside. True if anything was written.
-    pub(super) async fn write(mut self, kept: &mut Kept) -> bool {
-        self.inner.metrics.batch_reports.observe(self.reports.len() as f64);
+    /// of a session or partition that is locked is set aside.
+    pub(super) async fn write(mut self, kept: &mut Kept) {
+        let whole = self.whole();
+        self.write_part(whole, kept).await;
+    }
+
+    /// As [`Self::write`], for reports that have met a lock before: looks for locks first, since an
+    /// attempt that meets one leaves dead rows. True if anything was written.
+    pub(super) async fn write_unlocked(mut self, kept: &mut Kept) -> bool {
+        let mut whole = self.whole();
+        // If the search fails, the attempt tells why.
+        let _ = self.leave_out_locked(&mut whole).await;
+        self.write_part(whole, kept).await
+    }
+
+    fn whole(&self) -> Part {
+        Part { indexes: (0..self.reports.len()).collect(), is_blocked: false }
+    }
+
+    async fn write_part(&mut self, part: Part, kept: &mut Kept) -> bool {
+        if !part.indexes.is_empty() {
+            self.inner.metrics.batch_reports.observe(part.indexes.len() as f64);
+        }
         let mut has_written = false;
-        let mut parts =
-            vec![Part { indexes: (0..self.reports.len()).collect(), is_blocked: false }];
+        let mut parts = vec![part];
         let mut pauses = Pauses::default();
         while let Some(mut part) = parts.pop() {
             give_up_expired(&mut self.replies, self.last_error.as_ref());
@@ -124,20 +143,12 @@ impl<'a> Batch<'a> {
     /// What is left of a part that waited too long for a lock, without those reports whose
     /// sessions or partitions are locked.
     async fn without_locked(&mut self, mut part: Part, pauses: &mut Pauses) -> Vec<Part> {
-        let reports = received(&self.reports, &part);
-        match self.inner.store.locked(&reports, SEARCH_LIMIT).await {
-            Ok(locked) if !locked.is_empty() => {
-                let is_locked = |received: &Received| locked.contains(&received.key());
-                self.set_aside(&mut part, |received| {
-                    is_locked(received).then_some(Obstacle::Lock { is_seen: true })
-                });
-                part.is_blocked = false;
-                vec![part]
-            }
+        match self.leave_out_locked(&mut part).await {
+            Ok(true) => vec![Part { is_blocked: false, ..part }],
             // No lock is to be seen: it is gone by now, or on a row that is being inserted.
-            Ok(_) if !part.is_blocked => vec![Part { is_blocked: true, ..part }],
-            Ok(_) if part.indexes.len() > 1 => part.halves().into(),
-            Ok(_) => {
+            Ok(false) if !part.is_blocked => vec![Part { is_blocked: true, ..part }],
+            Ok(false) if part.indexes.len() > 1 => part.halves().into(),
+            Ok(false) => {
                 self.set_aside(&mut part, |_| Some(Obstacle::Lock { is_seen: false }));
                 Vec::new()
             }
@@ -148,6 +159,18 @@ impl<'a> Batch<'a> {
                 vec![part]
             }
         }
+    }
+
+    /// Sets the reports of a part aside whose sessions or partitions are seen to be locked: whether
+    /// there were any.
+    async fn leave_out_locked(&mut self, part: &mut Part) -> Result<bool, Error> {
+        let reports = received(&self.reports, part);
+        let locked = self.inner.store.locked(&reports, SEARCH_LIMIT).await?;
+        let is_locked = |received: &Received| locked.contains(&received.key());
+        self.set_aside(part, |received| {
+            is_locked(received).then_some(Obstacle::Lock { is_seen: true })
+        });
+        Ok(!locked.is_empty())
     }
 
     /// What is left of a part that met a missing partition, without those reports that belong

@@ -162,7 +162,7 @@ impl Worker {
             let mut writing = pin!(Batch::new(inner, batch).write(&mut kept));
             let is_done = tokio::select! {
                 biased;
-                _ = &mut writing => true,
+                () = &mut writing => true,
                 () = inner.is_next_due() => false,
             };
             if !is_done {
