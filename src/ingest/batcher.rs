@@ -9,8 +9,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex as Turn, Notify, oneshot};
-use tokio::time::Instant;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::aside::{Aside, Obstacle};
@@ -38,7 +38,7 @@ pub(super) struct Inner {
     /// So much waits that it is worth a batch beside the one in flight.
     is_worth_it: Notify,
     /// Whose turn it is to take a batch.
-    turn: Turn<()>,
+    turn: tokio::sync::Mutex<()>,
     workers: TaskTracker,
     aside_worker: TaskTracker,
 }
@@ -55,7 +55,7 @@ impl Batcher {
             queue: Mutex::default(),
             arrived: Notify::new(),
             is_worth_it: Notify::new(),
-            turn: Turn::default(),
+            turn: tokio::sync::Mutex::default(),
             workers: TaskTracker::new(),
             aside_worker: TaskTracker::new(),
         });
@@ -119,6 +119,15 @@ impl Inner {
         locked.or_else(|| self.store.lacks_partition(received).map(Obstacle::Partition))
     }
 
+    /// Waits until no other worker takes batches.
+    async fn next_turn(&self, kept: &mut Kept) -> tokio::sync::MutexGuard<'_, ()> {
+        if let Ok(turn) = timeout(PATIENCE, self.turn.lock()).await {
+            return turn;
+        }
+        *kept = Kept::default();
+        self.turn.lock().await
+    }
+
     /// The next batch; `None` when there will be none.
     async fn next_batch(&self, kept: &mut Kept) -> Option<Vec<Queued>> {
         loop {
@@ -129,7 +138,7 @@ impl Inner {
             if batch.is_some() || is_closed {
                 return batch;
             }
-            // While nothing is to be written, others may use the connection.
+            // A worker that waits leaves its connection to others.
             *kept = Kept::default();
             self.arrived.notified().await;
         }
@@ -145,7 +154,7 @@ impl Inner {
                 }
             }
         };
-        let _ = tokio::time::timeout(PATIENCE, gathered).await;
+        let _ = timeout(PATIENCE, gathered).await;
     }
 }
 
@@ -157,18 +166,22 @@ impl Worker {
         let worker = Self(inner);
         let inner = &worker.0;
         let mut kept = Kept::default();
-        let mut turn = inner.turn.lock().await;
+        let mut turn = Some(inner.turn.lock().await);
         while let Some(batch) = inner.next_batch(&mut kept).await {
-            let mut writing = pin!(Batch::new(inner, batch).write(&mut kept));
-            let is_done = tokio::select! {
-                biased;
-                () = &mut writing => true,
-                () = inner.is_next_due() => false,
-            };
-            if !is_done {
-                drop(turn);
-                writing.await;
-                turn = inner.turn.lock().await;
+            {
+                let mut writing = pin!(Batch::new(inner, batch).write(&mut kept));
+                let is_done = tokio::select! {
+                    biased;
+                    () = &mut writing => true,
+                    () = inner.is_next_due() => false,
+                };
+                if !is_done {
+                    drop(turn.take());
+                    writing.await;
+                }
+            }
+            if turn.is_none() {
+                turn = Some(inner.next_turn(&mut kept).await);
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{Migrate as _, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -232,7 +233,7 @@ async fn lock_migrations(connection: &mut PgConnection) -> Result<(), MigrateErr
     connection.ensure_migrations_table(MIGRATIONS_TABLE).await.map_err(|error| match error {
         // Another instance made it at the same time, and has migrated by now.
         sqlx::migrate::MigrateError::Execute(error)
-            if error.as_database_error().is_some_and(|error| error.is_unique_violation()) =>
+            if error.as_database_error().is_some_and(DatabaseError::is_unique_violation) =>
         {
             Error::transient("another instance is migrating").into()
         }
