@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Keys;
 use crate::ingest::Ingest;
 use crate::limit::{Limiter, Limits, Rooms};
+use crate::managed_pg::Outage;
 use crate::report::UnixMs;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -48,6 +49,8 @@ pub struct App {
     pub ingest: Arc<Ingest>,
     /// The database.
     pub store: Arc<Store>,
+    /// Whether the built-in database is down.
+    pub outage: Outage,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The time.

@@ -11,6 +11,7 @@ use media3watch::config::{Config, Environment};
 use media3watch::ingest::Bounds;
 use media3watch::lifecycle::{self, Ground};
 use media3watch::limit::Limits;
+use media3watch::managed_pg::Outage;
 use media3watch::report::UnixMs;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -118,6 +119,7 @@ impl Server {
             listener,
             metrics_listener: None,
             database: database.target(),
+            outage: Outage::default(),
             clock,
             limits: options.limits,
             bounds: options.bounds,
