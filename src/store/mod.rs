@@ -35,6 +35,7 @@ pub use minutes::{JobRun, Minute};
 pub use original::{Original, OriginalError, OriginalSession, Place};
 pub use prune::Pruned;
 pub use reader::Reader;
+pub(crate) use reader::{LARGE_OBJECTS_ARE_PUBLIC, REVOKE_LARGE_OBJECTS};
 pub use rejected::RejectedBody;
 pub use settings::Target;
 
