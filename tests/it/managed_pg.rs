@@ -123,6 +123,10 @@ async fn the_first_start_makes_a_durable_cluster_and_data_survives() {
         sqlx::raw_sql(sql).execute(&mut connection).await.expect(sql);
     }
 
+    // What no role needs, and every role could fill the disk with.
+    let large_object = sqlx::query("SELECT lo_create(0)").execute(&mut connection).await;
+    assert!(large_object.expect_err("revoked").to_string().contains("permission denied"));
+
     let port = postgres.port();
     assert_eq!(postgres.data_dir(), root.canonicalize().expect("there"));
     let hint = postgres.psql_hint();
