@@ -8,6 +8,7 @@ use crate::auth::Keys;
 use crate::clock::Clock;
 use crate::ingest::Ingest;
 use crate::limit::{Limiter, Limits, Rooms};
+use crate::managed_pg::Outage;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -23,6 +24,8 @@ pub struct App {
     pub ingest: Arc<Ingest>,
     /// The database.
     pub store: Arc<Store>,
+    /// Whether the built-in database is down.
+    pub outage: Outage,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The time.

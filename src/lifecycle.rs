@@ -17,6 +17,7 @@ use crate::http;
 use crate::ingest::{Bounds, Ingest};
 use crate::jobs;
 use crate::limit::{Limiter, Limits, Rooms};
+use crate::managed_pg::Outage;
 use crate::store::{MigrateError, Store, Target};
 use crate::telemetry::Metrics;
 
@@ -35,6 +36,8 @@ pub struct Ground {
     pub metrics_listener: Option<TcpListener>,
     /// The database.
     pub database: Target,
+    /// Whether the built-in database is down.
+    pub outage: Outage,
     /// The time.
     pub clock: Clock,
     /// What clients may cost.
@@ -81,6 +84,7 @@ pub async fn run(
         ingest: Arc::new(ingest),
         store,
         metrics: Arc::clone(&metrics),
+        outage: ground.outage,
         clock: ground.clock,
         max_body_bytes: config.max_body_bytes,
         limits: ground.limits,

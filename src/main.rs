@@ -2,11 +2,15 @@
 
 use std::num::NonZero;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use media3watch::cli::{self, Cli};
+use media3watch::telemetry;
 use tokio::runtime::Builder;
 
+/// How long the last lines of the log may take when the program ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 
 /// Better than the system's under many threads, above all musl's in the container.
@@ -14,6 +18,12 @@ const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let code = run();
+    telemetry::flush_log(FLUSH_TIMEOUT);
+    code
+}
+
+fn run() -> ExitCode {
     keep_pages_small();
     let threads = match worker_threads() {
         Ok(threads) => threads,

@@ -8,8 +8,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry;
+
 /// A second signal within this time is the first one again.
 const SAME_SIGNAL: Duration = Duration::from_millis(250);
+/// How long the last lines of the log may hold up an immediate end.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Signals that end a process by default and say nothing about a fault in it. A terminal or an
 /// SSH session that is closed sends SIGHUP. (Rust ignores SIGPIPE from the start.)
@@ -74,6 +78,7 @@ pub fn stop_on_signals(stopping: CancellationToken) -> std::io::Result<()> {
                 Some(began) if began.elapsed() < SAME_SIGNAL => {}
                 Some(_) => {
                     tracing::warn!(%signal, "exiting immediately");
+                    telemetry::flush_log(FLUSH_TIMEOUT);
                     std::process::exit(1);
                 }
             }

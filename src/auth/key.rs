@@ -17,6 +17,16 @@ impl PlainKey {
         Self(key.into())
     }
 
+    /// What a key may be made of.
+    pub const EXPECTED: &str =
+        "visible ASCII characters without blanks, as a header can carry them";
+
+    /// Whether it is made of that.
+    #[must_use]
+    pub fn is_sendable(&self) -> bool {
+        self.0.expose_secret().bytes().all(|byte| byte.is_ascii_graphic())
+    }
+
     /// The hash under which the key is known.
     #[must_use]
     pub fn hash(&self) -> HashedKey {
@@ -27,6 +37,12 @@ impl PlainKey {
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
+    }
+}
+
+impl From<String> for PlainKey {
+    fn from(key: String) -> Self {
+        Self::new(key)
     }
 }
 

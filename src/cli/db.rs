@@ -1,6 +1,6 @@
 //! `media3watch db distribute`
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::{Distribution, Store};
+use crate::telemetry::say;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -65,14 +66,14 @@ async fn distribute(args: &DistributeArgs, store: &Store) -> anyhow::Result<Exit
         confirm(&plan, shards).await?;
     }
     for table in &plan.tables {
-        progress(&format!("{}: copying about {} rows …", table.name, table.rows));
+        say(&format!("{}: copying about {} rows …", table.name, table.rows));
         let took = store.distribute(table, shards).await.with_context(|| {
             format!(
                 "{} could not be distributed and is as it was; run the command again",
                 table.name
             )
         })?;
-        progress(&format!("{}: distributed in {:.1} s", table.name, took.as_secs_f64()));
+        say(&format!("{}: distributed in {:.1} s", table.name, took.as_secs_f64()));
         tables.push(json!({
             "table": table.name, "rows": table.rows, "bytes": table.bytes,
             "seconds": took.as_secs_f64(),
@@ -97,17 +98,17 @@ async fn distribute(args: &DistributeArgs, store: &Store) -> anyhow::Result<Exit
 
 /// Asks on a terminal; elsewhere `--yes` is the answer.
 async fn confirm(plan: &Distribution, shards: u32) -> anyhow::Result<()> {
-    progress(&format!("Citus {}, {} nodes for shards. To be distributed:", plan.citus, plan.nodes));
+    say(&format!("Citus {}, {} nodes for shards. To be distributed:", plan.citus, plan.nodes));
     for table in &plan.tables {
         #[expect(clippy::cast_precision_loss, reason = "for people")]
         let megabytes = table.bytes as f64 / 1e6;
-        progress(&format!("  {:<16} about {} rows, {megabytes:.1} MB", table.name, table.rows));
+        say(&format!("  {:<16} about {} rows, {megabytes:.1} MB", table.name, table.rows));
     }
     if !std::io::stdin().is_terminal() {
         bail!("nothing was changed: confirm with --yes where no terminal can be asked");
     }
-    progress("While a table is copied, reports wait, and after 8 seconds clients must retry.");
-    progress(&format!("Distribute them in {shards} shards? [y/N]"));
+    say("While a table is copied, reports wait, and after 8 seconds clients must retry.");
+    say(&format!("Distribute them in {shards} shards? [y/N]"));
     // On a thread of its own, which nobody waits for when a signal comes instead of a line.
     let (sender, line) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -119,10 +120,4 @@ async fn confirm(plan: &Distribution, shards: u32) -> anyhow::Result<()> {
         bail!("nothing was changed");
     }
     Ok(())
-}
-
-/// For people: standard output is for the result.
-fn progress(text: &str) {
-    // Nobody reads it: no reason to stop.
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Environment};
-use crate::telemetry;
+use crate::{causes, telemetry};
 
 /// Playback quality backend for Android Media3: takes session reports, keeps them in PostgreSQL.
 ///
@@ -112,7 +112,7 @@ impl Cli {
         match done {
             Ok(code) => code,
             Err(error) => {
-                complain(&format!("{error:#}"));
+                complain(&causes::chain(&*error));
                 ExitCode::FAILURE
             }
         }
@@ -161,9 +161,8 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "errors of commands are for people")]
 fn complain(text: &str) {
-    eprintln!("media3watch: {text}");
+    telemetry::say(&format!("media3watch: {text}"));
 }
 
 #[cfg(test)]

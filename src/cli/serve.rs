@@ -47,6 +47,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
         listener,
         metrics_listener,
         database: database.target.clone(),
+        outage: database.built_in.as_ref().map(ManagedPostgres::outage).unwrap_or_default(),
         clock: clock.clone(),
         limits: limits(),
         bounds: Bounds::default(),
@@ -56,7 +57,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
         if database.built_in.is_some() || std::io::stdout().is_terminal() {
             let text = greeting(&config, address, database.built_in.as_ref(), clock.now().0);
             // A standard output that nobody reads must not stop the server.
-            let _ = super::print(&text);
+            std::thread::spawn(move || super::print(&text));
         }
     };
     let served = lifecycle::run(&config, ground, stopping, |_| greet()).await;

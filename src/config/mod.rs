@@ -196,12 +196,12 @@ fn api_key(reader: &mut EnvReader<'_>) -> PlainKey {
         reader.setting(var::API_KEY, DEFAULT_KEY.to_owned(), Source::Default);
         return PlainKey::new(DEFAULT_KEY.to_owned());
     };
-    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let expected = "visible ASCII characters without blanks, as a header can carry them";
-        reader.problem(var::API_KEY.name, HIDDEN, expected);
+    let key = PlainKey::new(key);
+    if !key.is_sendable() {
+        reader.problem(var::API_KEY.name, HIDDEN, PlainKey::EXPECTED);
     }
     reader.setting(var::API_KEY, HIDDEN.to_owned(), source);
-    PlainKey::new(key)
+    key
 }
 
 fn database(reader: &mut EnvReader<'_>, environment: &Environment<'_>) -> Option<Database> {

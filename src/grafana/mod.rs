@@ -35,8 +35,8 @@ pub const FOLDER_UID: &str = "media3watch";
 /// Tag by which our dashboards link to each other.
 pub const TAG: &str = "media3watch";
 
-/// First line of every YAML file of ours: by it the export knows what it may overwrite.
-pub const MARK: &str = "# Written by `media3watch grafana export`, which writes it anew.";
+/// First line of every YAML file of ours: where it is from.
+const MARK: &str = "# Written by `media3watch grafana export`.";
 
 /// A file of the export.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,6 +15,8 @@ use crate::app::App;
 use crate::telemetry::Metrics;
 
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// A built-in PostgreSQL that died is usually back before this, and reports are held meanwhile.
+const RESTART: Duration = Duration::from_secs(3);
 
 /// Answer of the health endpoints.
 #[derive(Debug, Serialize, ToSchema)]
@@ -58,13 +60,14 @@ pub(super) async fn live(State(app): State<Arc<App>>) -> Response {
     answer(&app, true)
 }
 
-/// Whether the server takes traffic: not while it is stopping. Postgres away is no reason to
-/// send traffic elsewhere: other instances have the same one, and reports are held.
+/// Whether the server takes traffic: not while it is stopping, and not while its built-in
+/// PostgreSQL is down. A Postgres of others that is away is no reason to send traffic elsewhere:
+/// other instances have the same one, and reports are held.
 #[utoipa::path(get, path = "/health/ready", tag = "status", responses(
     (status = 200, description = "The server takes traffic", body = Health),
-    (status = 503, description = "The server is stopping", body = Health)))]
+    (status = 503, description = "The server is stopping, or its built-in PostgreSQL is down", body = Health)))]
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    answer(&app, !app.stopping.is_cancelled())
+    answer(&app, !app.stopping.is_cancelled() && !app.outage.is_longer_than(RESTART))
 }
 
 /// Metrics in Prometheus' text format; 404 when they are off or have a listener of their own.

@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -7,6 +7,7 @@ use nix::unistd::{Gid, Uid, User};
 use tokio::process::Command;
 
 use super::error::Error;
+use super::paths::Layout;
 
 /// The unprivileged user PostgreSQL runs as when we are root: it refuses to run as root itself.
 #[derive(Debug, Clone)]
@@ -18,19 +19,15 @@ pub(super) struct Account {
 
 impl Account {
     /// Nothing for an ordinary user: PostgreSQL then runs as that user. For root the owner of an
-    /// existing cluster, so that a cluster made as an ordinary user keeps its owner.
-    pub(super) fn choose(pgdata: &Path) -> Result<Option<Self>, Error> {
+    /// existing cluster, or of the data directory, so that an ordinary user who has begun, or will
+    /// go on alone, keeps the data.
+    pub(super) fn choose(layout: &Layout) -> Result<Option<Self>, Error> {
         if !Uid::effective().is_root() {
             return Ok(None);
         }
-        if let Ok(meta) = fs::metadata(pgdata)
-            && meta.uid() != 0
-        {
-            let name = User::from_uid(Uid::from_raw(meta.uid()))
-                .ok()
-                .flatten()
-                .map_or_else(|| meta.uid().to_string(), |user| user.name);
-            return Ok(Some(Self { name, uid: meta.uid(), gid: meta.gid() }));
+        let owner = Self::other_owner(&layout.pgdata());
+        if let Some(owner) = owner.or_else(|| Self::other_owner(&layout.root)) {
+            return Ok(Some(owner));
         }
         ["postgres", "nobody"]
             .iter()
@@ -40,13 +37,24 @@ impl Account {
             .ok_or(Error::NoAccount)
     }
 
+    /// For root, the owner of `path` where that is another user.
+    pub(super) fn other_owner(path: &Path) -> Option<Self> {
+        let meta = fs::symlink_metadata(path).ok()?;
+        if !Uid::effective().is_root() || meta.uid() == 0 {
+            return None;
+        }
+        let user = User::from_uid(Uid::from_raw(meta.uid())).ok().flatten();
+        let name = user.map_or_else(|| meta.uid().to_string(), |user| user.name);
+        Some(Self { name, uid: meta.uid(), gid: meta.gid() })
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
     /// Makes one file or directory its own.
     pub(super) fn own(&self, path: &Path) -> Result<(), Error> {
-        chown(path, Some(self.uid), Some(self.gid)).map_err(Error::io("change the owner of", path))
+        lchown(path, Some(self.uid), Some(self.gid)).map_err(Error::io("change the owner of", path))
     }
 
     /// Makes a cluster its own that root has brought here, from a backup for example.

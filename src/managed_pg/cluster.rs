@@ -1,14 +1,18 @@
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::account::{Account, command};
 use super::error::Error;
+use super::files;
 use super::paths::Layout;
 use super::unpack::remove_dir_if_there;
+
+/// Mode of what is its owner's alone.
+const SECRET: u32 = 0o600;
 
 /// The superuser. The application never works as this one.
 pub(super) const SUPERUSER: &str = "postgres";
@@ -67,8 +71,7 @@ pub(super) async fn create(
 
     // initdb reads the password itself, so the file must be its user's.
     let pwfile = layout.root.join("initdb.password");
-    let _ = fs::remove_file(&pwfile);
-    write_secret(&pwfile, password.expose_secret())?;
+    files::write_new(&pwfile, password.expose_secret(), SECRET)?;
     if let Some(account) = account {
         account.own(&new)?;
         account.own(&pwfile)?;
@@ -94,13 +97,9 @@ pub(super) async fn create(
     }
 
     let path = new.join("postgresql.conf");
-    OpenOptions::new()
-        .append(true)
-        .open(&path)
-        .and_then(|mut file| {
-            file.write_all(CONFIGURATION.as_bytes())?;
-            file.sync_all()
-        })
+    let mut file = files::open(&path, SECRET, OpenOptions::new().append(true))?;
+    file.write_all(CONFIGURATION.as_bytes())
+        .and_then(|()| file.sync_all())
         .map_err(Error::io("write", &path))?;
     fs::rename(&new, layout.pgdata()).map_err(Error::io("rename", &new))?;
     fs::File::open(&layout.root)
@@ -112,38 +111,16 @@ pub(super) async fn create(
 ///
 /// The file has the form of a psql password file, good for any port, and is open to us alone.
 pub(super) fn password(path: &Path, user: &str) -> Result<SecretString, Error> {
-    match fs::read_to_string(path) {
-        Ok(text) => {
-            // Ours contain neither colons nor backslashes, so there is nothing to unescape.
-            if let Some((_, password)) = text.trim().rsplit_once(':')
-                && !password.is_empty()
-            {
-                return Ok(SecretString::from(password.to_owned()));
-            }
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::io("read", path)(error)),
+    // Ours contain neither colons nor backslashes, so there is nothing to unescape.
+    if let Some(text) = files::read(path)?
+        && let Some((_, password)) = text.trim().rsplit_once(':')
+        && !password.is_empty()
+    {
+        return Ok(SecretString::from(password.to_owned()));
     }
     let password = format!("{:032x}", rand::random::<u128>());
-    let new = path.with_extension("new");
-    let _ = fs::remove_file(&new);
-    write_secret(&new, &format!("127.0.0.1:*:*:{user}:{password}\n"))?;
-    fs::rename(&new, path).map_err(Error::io("rename", &new))?;
+    files::replace(path, &format!("127.0.0.1:*:*:{user}:{password}\n"), SECRET)?;
     Ok(SecretString::from(password))
-}
-
-/// `create_new`, because the mode is only set on a file that is made.
-fn write_secret(path: &Path, text: &str) -> Result<(), Error> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        })
-        .map_err(Error::io("write", path))
 }
 
 #[cfg(test)]

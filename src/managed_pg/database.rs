@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::cluster::{self, SUPERUSER};
 use super::error::Error;
 use super::paths::Layout;
+use crate::store::{LARGE_OBJECTS_ARE_PUBLIC, REVOKE_LARGE_OBJECTS};
 
 /// The name of the application's role and of its database.
 pub(super) const APP: &str = "media3watch";
@@ -17,8 +18,15 @@ pub(super) const APP: &str = "media3watch";
 pub(super) async fn ensure(layout: &Layout, port: u16) -> Result<SecretString, Error> {
     let password = cluster::password(&layout.app_password(), APP)?;
     match open(port, APP, APP, &password).await {
-        Ok(connection) => {
+        Ok(mut connection) => {
+            let is_closed = sqlx::query_scalar::<_, bool>(LARGE_OBJECTS_ARE_PUBLIC)
+                .fetch_one(&mut connection)
+                .await
+                .map(|is_public| !is_public)?;
             connection.close().await?;
+            if !is_closed && let Err(error) = close_large_objects(layout, port).await {
+                tracing::warn!(%error, "large objects stay open to all roles");
+            }
             return Ok(password);
         }
         Err(error) => {
@@ -61,8 +69,23 @@ pub(super) async fn ensure(layout: &Layout, port: u16) -> Result<SecretString, E
             .await?;
     }
     connection.close().await?;
+    close_large_objects(layout, port).await?;
     open(port, APP, APP, &password).await?.close().await?;
     Ok(password)
+}
+
+/// Every role may make large objects in a new database, Grafana's too; ours needs none.
+async fn close_large_objects(layout: &Layout, port: u16) -> Result<(), Error> {
+    let path = layout.superuser_password();
+    if !path.is_file() {
+        // Reading would make a new one, which opens nothing.
+        return Err(Error::Password { path });
+    }
+    let superuser = cluster::password(&path, SUPERUSER)?;
+    let mut connection = open(port, SUPERUSER, APP, &superuser).await?;
+    sqlx::raw_sql(REVOKE_LARGE_OBJECTS).execute(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
 }
 
 /// Connects; waits a little while the server is between two states.

@@ -14,6 +14,15 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// Something else stands where a file or directory of ours belongs.
+    #[error(
+        "{} is a link, or no file of this program's, and is not followed, so that nothing else is overwritten; move it away",
+        path.display()
+    )]
+    NotOurs {
+        /// What stands there.
+        path: PathBuf,
+    },
     /// Another instance of this program uses the data directory.
     #[error(
         "the data directory {} is in use by {}; stop that one, or give this one a directory of its own in M3W_DATA_DIR",
@@ -23,8 +32,8 @@ pub enum Error {
     Locked {
         /// The directory both want.
         data_dir: PathBuf,
-        /// Who has it, if the lock file says so.
-        pid: Option<u32>,
+        /// Who has it, if the lock file names a process that runs.
+        pid: Option<i32>,
     },
     /// The archive could not be fetched.
     #[error(
@@ -193,20 +202,4 @@ impl Error {
                 | Self::Unusable { .. }
         )
     }
-}
-
-/// An error and its causes on one line, outermost first.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Many libraries repeat the cause in their own text.
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }

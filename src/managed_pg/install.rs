@@ -1,3 +1,4 @@
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -6,16 +7,21 @@ use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
-use super::error::{Error, chain};
+use super::error::Error;
+use super::files;
 use super::local;
 use super::progress::{OnProgress, Progress};
 use super::unpack::unpack;
+use crate::causes::chain;
 
 /// Where the binaries come from: the repository that `io.zonky.test.postgres` publishes to.
 pub const MAVEN_CENTRAL: &str = "https://repo1.maven.org/maven2";
 
 /// The major version of every release below; the on-disk format goes by it.
 pub(super) const MAJOR: u32 = 18;
+
+/// Everybody may run the binaries, their owner alone may change them.
+pub(super) const DIR_MODE: u32 = 0o755;
 
 const ATTEMPTS: u32 = 3;
 
@@ -103,7 +109,11 @@ pub async fn install(
     if let Some(bin) = cached(cache_dir) {
         return Ok(bin);
     }
-    std::fs::create_dir_all(cache_dir).map_err(Error::io("create", cache_dir))?;
+    if nix::unistd::Uid::effective().is_root() {
+        // Of a user whose directory this is: root would write to where it points.
+        files::refuse_foreign_link(cache_dir)?;
+    }
+    files::make_dirs(cache_dir, DIR_MODE)?;
     let _turn = wait_for_turn(cache_dir).await?;
     if let Some(bin) = cached(cache_dir) {
         return Ok(bin);
@@ -142,7 +152,7 @@ pub async fn install(
 /// Polls, because a blocking wait could not be cancelled.
 async fn wait_for_turn(cache_dir: &Path) -> Result<std::fs::File, Error> {
     let path = cache_dir.join("install.lock");
-    let file = std::fs::File::create(&path).map_err(Error::io("create", &path))?;
+    let file = files::open(&path, 0o600, OpenOptions::new().write(true))?;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -211,7 +221,9 @@ async fn fetch(
     let total = response.content_length();
     let mut received = 0;
     on(Progress::Downloading { received, total });
-    let mut file = File::create(to).await.map_err(Failed::Disk)?;
+    let _ = std::fs::remove_file(to);
+    let new = File::options().write(true).create_new(true).mode(0o600).open(to).await;
+    let mut file = new.map_err(Failed::Disk)?;
     let mut digest = Sha256::new();
     while let Some(chunk) = response.chunk().await.map_err(network)? {
         digest.update(&chunk);

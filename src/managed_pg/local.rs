@@ -1,7 +1,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::account::command;
+use super::account::{Account, command};
 use super::error::Error;
 use super::install::{self, MAJOR};
 use super::progress::OnProgress;
@@ -46,7 +46,9 @@ pub fn installed_bin_dirs(path: Option<&OsStr>) -> Vec<PathBuf> {
 /// The version of the `postgres` in `bin`, for example 18.6 as `(18, 6)`. Runs it.
 pub(super) async fn version(bin: &Path) -> Result<(u32, u32), Error> {
     let unusable = |reason: String| Error::Unusable { bin: bin.to_owned(), reason };
-    let output = command(bin, "postgres", None)
+    // Root does not run what another user may have put there.
+    let account = Account::other_owner(bin);
+    let output = command(bin, "postgres", account.as_ref())
         .arg("--version")
         .output()
         .await

@@ -1,9 +1,10 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 
 use super::error::Error;
+use super::files;
 use super::paths::Layout;
+use super::postmaster::is_alive;
 
 /// The right to the data directory. The kernel takes it back when the process ends, however it
 /// ends, so that a killed owner leaves nothing to clean up.
@@ -15,24 +16,16 @@ pub(super) struct Lock {
 impl Lock {
     pub(super) fn take(layout: &Layout) -> Result<Self, Error> {
         let path = layout.lock();
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(&path)
-            .map_err(Error::io("open", &path))?;
+        // Who can read it can lock it, and keep us out.
+        let mut file = files::open(&path, 0o600, OpenOptions::new().read(true).write(true))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 // A missing pid makes the message poorer, not wrong.
                 let _ = file.read_to_string(&mut text);
-                return Err(Error::Locked {
-                    data_dir: layout.root.clone(),
-                    pid: text.trim().parse().ok(),
-                });
+                let pid = text.trim().parse().ok().filter(|pid| is_alive(*pid));
+                return Err(Error::Locked { data_dir: layout.root.clone(), pid });
             }
             Err(TryLockError::Error(source)) => return Err(Error::io("lock", &path)(source)),
         }
@@ -54,7 +47,9 @@ mod tests {
         let layout = Layout { root: dir.path().to_owned() };
         let first = Lock::take(&layout).expect("free");
         match Lock::take(&layout) {
-            Err(Error::Locked { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+            Err(Error::Locked { pid, .. }) => {
+                assert_eq!(pid, i32::try_from(std::process::id()).ok());
+            }
             other => panic!("expected a refusal, got {other:?}"),
         }
         drop(first);

@@ -21,9 +21,11 @@ mod account;
 mod cluster;
 mod database;
 mod error;
+mod files;
 mod install;
 mod local;
 mod lock;
+mod outage;
 mod paths;
 mod postmaster;
 mod progress;
@@ -32,8 +34,7 @@ mod supervisor;
 mod unpack;
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
@@ -42,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::Error;
 pub use self::install::{MAVEN_CENTRAL, install};
 pub use self::local::installed_bin_dirs;
+pub use self::outage::Outage;
 pub use self::paths::default_data_dir;
 pub(crate) use self::paths::shell_quote;
 pub use self::progress::{OnProgress, Progress, Reporter};
@@ -98,7 +100,7 @@ impl ManagedPostgres {
     ///
     /// Cancelling is safe at any point.
     pub async fn start(settings: Settings, on: OnProgress<'_>) -> Result<Self, Error> {
-        let layout = prepare(&settings.data_dir)?;
+        let layout = prepare(&settings)?;
         let lock = Lock::take(&layout)?;
         let server = launch(&settings, &layout, Port::AsBefore, on).await?;
         let password = database::ensure(&layout, server.port()).await?;
@@ -145,6 +147,11 @@ impl ManagedPostgres {
         self.server.pid()
     }
 
+    /// Whether the server is down, being started again.
+    pub fn outage(&self) -> Outage {
+        self.server.outage()
+    }
+
     /// Cancelled when the server has died too often to be started again; [`stop`](Self::stop)
     /// then says why.
     pub fn gave_up(&self) -> CancellationToken {
@@ -170,13 +177,14 @@ async fn launch(
     on: OnProgress<'_>,
 ) -> Result<Server, Error> {
     let pgdata = layout.pgdata();
+    files::refuse_link(&pgdata)?;
     let major = cluster::major(layout)?;
     if major.is_some()
         && let Some(server) = Server::adopt(layout).await?
     {
         return Ok(server);
     }
-    let account = Account::choose(&pgdata)?;
+    let account = Account::choose(layout)?;
     if let Some(account) = &account {
         account.check_reach(&layout.root)?;
     }
@@ -198,14 +206,14 @@ async fn launch(
 }
 
 /// Creates the data directory, closed to others; under root they may pass through, since
-/// PostgreSQL does not run as root.
-fn prepare(data_dir: &Path) -> Result<Layout, Error> {
-    if !data_dir.is_dir() {
-        fs::create_dir_all(data_dir).map_err(Error::io("create", data_dir))?;
-        let mode = if nix::unistd::Uid::effective().is_root() { 0o711 } else { 0o700 };
-        fs::set_permissions(data_dir, Permissions::from_mode(mode))
-            .map_err(Error::io("set the permissions of", data_dir))?;
-    }
+/// PostgreSQL does not run as root. Mends the modes that an earlier start under another umask has
+/// left behind.
+fn prepare(settings: &Settings) -> Result<Layout, Error> {
+    let data_dir = &settings.data_dir;
+    let mode = if nix::unistd::Uid::effective().is_root() { 0o711 } else { 0o700 };
+    files::make_dirs(data_dir, mode)?;
+    files::close_to_others(data_dir)?;
+    files::mend_dir(&settings.cache_dir, install::DIR_MODE)?;
     Ok(Layout { root: absolute(data_dir)? })
 }
 

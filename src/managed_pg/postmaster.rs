@@ -74,7 +74,7 @@ pub(super) fn kill_orphans(pgdata: &Path) {
 pub(super) fn kill_orphans(_: &Path) {}
 
 /// Whether there is such a process, ours or not.
-fn is_alive(pid: i32) -> bool {
+pub(super) fn is_alive(pid: i32) -> bool {
     !matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH))
 }
 

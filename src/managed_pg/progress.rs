@@ -1,8 +1,10 @@
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::telemetry::say;
 
 /// What the start is busy with. A start on existing data only ever says `Starting`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +67,7 @@ impl Reporter {
             || finished(progress)
             || last.is_some_and(|(_, at)| now.duration_since(at) >= LINE_EVERY)
         {
-            // Nobody to tell when stderr is closed.
-            let _ = writeln!(io::stderr(), "{}", line(progress));
+            say(&line(progress));
             state.last = Some((progress, now));
         }
     }

@@ -1,7 +1,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::account::{Account, command};
 use super::error::Error;
+use super::files;
 use super::paths::Layout;
 use super::postmaster::{Postmaster, signal};
 
@@ -209,8 +209,9 @@ impl Drop for Server {
 fn choose_port(layout: &Layout) -> Result<u16, Error> {
     let path = layout.port();
     let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
-    let before: Option<u16> =
-        fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+    // A link is replaced below.
+    let before = files::read(&path).ok().flatten();
+    let before: Option<u16> = before.and_then(|text| text.trim().parse().ok());
     if let Some(port) = before.filter(|port| free(*port).is_some()) {
         return Ok(port);
     }
@@ -222,7 +223,7 @@ fn choose_port(layout: &Layout) -> Result<u16, Error> {
     if let Some(before) = before {
         tracing::warn!(before, port, "the port of last time is taken, using another");
     }
-    fs::write(&path, format!("{port}\n")).map_err(Error::io("write", &path))?;
+    files::replace(&path, &format!("{port}\n"), 0o644)?;
     Ok(port)
 }
 
@@ -233,12 +234,7 @@ fn open_log(layout: &Layout) -> Result<(File, u64), Error> {
     if len > LOG_MAX_BYTES {
         fs::rename(&path, path.with_extension("log.1")).map_err(Error::io("rename", &path))?;
     }
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(Error::io("open", &path))?;
+    let file = files::open(&path, 0o600, OpenOptions::new().append(true))?;
     let start = file.metadata().map_err(Error::io("look at", &path))?.len();
     Ok((file, start))
 }

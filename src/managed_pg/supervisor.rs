@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
+use super::outage::Outage;
 use super::paths::Layout;
 use super::postmaster::{kill_orphans, signal};
 use super::server::{Port, Server};
@@ -38,6 +39,7 @@ pub(super) struct Supervisor {
     pid: Arc<AtomicI32>,
     stop: CancellationToken,
     gave_up: CancellationToken,
+    outage: Outage,
     task: Option<JoinHandle<Result<(), Error>>>,
 }
 
@@ -46,14 +48,16 @@ impl Supervisor {
         let port = server.port();
         let pid = Arc::new(AtomicI32::new(server.pid()));
         let (stop, gave_up) = (CancellationToken::new(), CancellationToken::new());
-        let watch = Watch { settings, layout, pid: Arc::clone(&pid), crashes: 0 };
+        let outage = Outage::default();
+        let watch =
+            Watch { settings, layout, pid: Arc::clone(&pid), outage: outage.clone(), crashes: 0 };
         let (stopping, given_up) = (stop.clone(), gave_up.clone());
         let task = tokio::spawn(async move {
             let ended = watch.run(server, stopping).await;
             given_up.cancel();
             ended
         });
-        Self { port, pid, stop, gave_up, task: Some(task) }
+        Self { port, pid, stop, gave_up, outage, task: Some(task) }
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -68,6 +72,11 @@ impl Supervisor {
     /// Cancelled when the server is not started again any more. [`Supervisor::stop`] says why.
     pub(super) fn gave_up(&self) -> CancellationToken {
         self.gave_up.clone()
+    }
+
+    /// Whether the server is down, being started again.
+    pub(super) fn outage(&self) -> Outage {
+        self.outage.clone()
     }
 
     /// Shuts the server down and waits for it.
@@ -97,6 +106,7 @@ struct Watch {
     settings: Settings,
     layout: Layout,
     pid: Arc<AtomicI32>,
+    outage: Outage,
     /// In a row.
     crashes: u32,
 }
@@ -111,6 +121,7 @@ impl Watch {
             let (pid, port) = (server.pid(), server.port());
             // It may belong to another process soon.
             self.pid.store(0, Ordering::Relaxed);
+            self.outage.begins();
             tracing::error!(pid, %status, "postgres ended unexpectedly; starting it again");
             if started_at.elapsed() >= STEADY {
                 self.crashes = 0;
@@ -131,6 +142,7 @@ impl Watch {
             };
             server = started?;
             self.pid.store(server.pid(), Ordering::Relaxed);
+            self.outage.ends();
             let took_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
             tracing::info!(pid = server.pid(), port, took_ms, "postgres is running again");
         }

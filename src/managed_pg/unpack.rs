@@ -1,10 +1,13 @@
 use std::borrow::Cow;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::error::{Error, chain};
+use super::error::Error;
+use super::files;
+use super::install::DIR_MODE;
+use crate::causes::chain;
 
 /// Unpacks the `.txz` inside the jar into the new directory `into`. A leftover of an earlier
 /// attempt is removed first.
@@ -25,23 +28,35 @@ pub(super) fn unpack(jar: &Path, into: &Path) -> Result<(), Error> {
     tar::Archive::new(liblzma::read::XzDecoder::new(txz))
         .unpack(into)
         .map_err(|error| broken(chain(&error)))?;
-    settle(into).map_err(Error::io("finish", into))
+    settle(into)
 }
 
-/// Opens the directories to the account PostgreSQL runs as, whatever our umask is, and brings
-/// all files to the disk: after a power cut a renamed directory must not hold empty files.
-fn settle(dir: &Path) -> io::Result<()> {
-    fs::set_permissions(dir, Permissions::from_mode(0o755))?;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            settle(&entry.path())?;
-        } else if kind.is_file() {
-            File::open(entry.path())?.sync_all()?;
+/// Opens everything to the account PostgreSQL runs as and closes it to other writers, whatever
+/// our umask is, and brings all files to the disk: after a power cut a renamed directory must not
+/// hold empty files.
+fn settle(dir: &Path) -> Result<(), Error> {
+    let failed = |source| Error::io("finish", dir)(source);
+    set_mode(dir, DIR_MODE)?;
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let (path, meta) = (entry.path(), entry.metadata().map_err(failed)?);
+        if meta.is_dir() {
+            settle(&path)?;
+            continue;
         }
+        if meta.is_file() {
+            set_mode(&path, if meta.mode() & 0o100 == 0 { 0o644 } else { 0o755 })?;
+            File::open(&path).and_then(|file| file.sync_all()).map_err(failed)?;
+        }
+        files::hand_over(&path)?;
     }
-    File::open(dir)?.sync_all()
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+    files::hand_over(dir)
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .map_err(Error::io("set the permissions of", path))
 }
 
 /// Removes a directory and all in it; none is fine.
@@ -51,5 +66,27 @@ pub(super) fn remove_dir_if_there(dir: &Path) -> Result<(), Error> {
             Err(Error::io("remove", dir)(error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_those_of_programs_whatever_they_were() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let bin = dir.path().join("bin");
+        fs::create_dir(&bin).expect("created");
+        let (tool, text) = (bin.join("postgres"), bin.join("readme"));
+        for (path, mode) in [(&tool, 0o777), (&text, 0o606)] {
+            fs::write(path, "").expect("written");
+            set_mode(path, mode).expect("ours");
+        }
+        set_mode(&bin, 0o777).expect("ours");
+        settle(dir.path()).expect("settled");
+        for (path, mode) in [(&bin, 0o755), (&tool, 0o755), (&text, 0o644)] {
+            assert_eq!(fs::metadata(path).expect("there").mode() & 0o7777, mode);
+        }
     }
 }

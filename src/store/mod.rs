@@ -39,6 +39,7 @@ pub use original::{Original, OriginalError, OriginalSession, Place};
 pub use partitions::Month;
 pub use prune::Pruned;
 pub use reader::Reader;
+pub(crate) use reader::{LARGE_OBJECTS_ARE_PUBLIC, REVOKE_LARGE_OBJECTS};
 pub use rejected::RejectedBody;
 pub use session::{TimelinePage, TimelinePosition};
 pub use settings::Target;

@@ -3,7 +3,8 @@
 //!
 //! Whoever may look at a dashboard can send any SQL through its data source. What the role is
 //! granted is the wall: no keys, no refused bodies, no writing to our tables. Its time limits
-//! and its read-only transactions are defaults that keep honest people from accidents.
+//! and its read-only transactions are defaults that keep honest people from accidents. What every
+//! role may do, and fill the disk with, is taken from all: temporary tables and large objects.
 
 use std::time::Duration;
 
@@ -19,6 +20,19 @@ const GRANT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What dashboards, alerts and people's own panels read. `timeline_chunks`, because Citus runs a
 /// view's query with the rights of who asks.
 const READABLE: &str = "sessions, session_timeline, timeline_chunks, session_qoe, refused_reports, backend_minutes, job_runs";
+
+/// Takes the functions of large objects from all roles but superusers, who alone may do that.
+pub(crate) const REVOKE_LARGE_OBJECTS: &str = r"DO $$ DECLARE f regprocedure; BEGIN
+  FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
+    AND (proname LIKE 'lo\_%' OR proname IN ('loread', 'lowrite'))
+  LOOP EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f); END LOOP;
+END $$;";
+
+/// Whether every role may use one of them.
+pub(crate) const LARGE_OBJECTS_ARE_PUBLIC: &str = r"
+SELECT bool_or(has_function_privilege('public', oid, 'EXECUTE')) FROM pg_proc
+WHERE pronamespace = 'pg_catalog'::regnamespace
+  AND (proname LIKE 'lo\_%' OR proname IN ('loread', 'lowrite'))";
 
 /// Name and password of the role.
 #[derive(Debug, Clone)]
@@ -118,6 +132,41 @@ async fn grant(
            GRANT SELECT ON {READABLE} TO "{user}";"#
     ));
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **connection).await?;
+    revoke_from_all(connection, &database).await?;
     connection.commit().await?;
     Ok(granted)
+}
+
+/// Revokes from PUBLIC, and so from Grafana's role, what this role may revoke; logs the rest.
+async fn revoke_from_all(connection: &mut Lease, database: &str) -> Result<(), Error> {
+    let (temporary, is_owner, is_superuser): (bool, bool, bool) = sqlx::query_as(
+        "SELECT has_database_privilege('public', datname, 'TEMPORARY'),
+                pg_has_role(current_user, datdba, 'USAGE'),
+                (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+         FROM pg_database WHERE datname = current_database()",
+    )
+    .fetch_one(&mut **connection)
+    .await?;
+    let large_objects: bool =
+        sqlx::query_scalar(LARGE_OBJECTS_ARE_PUBLIC).fetch_one(&mut **connection).await?;
+    let revoke_temporary = format!("REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC;");
+    let mut left = Vec::new();
+    for (is_public, may_revoke, sql) in [
+        (temporary, is_owner, revoke_temporary.as_str()),
+        (large_objects, is_superuser, REVOKE_LARGE_OBJECTS),
+    ] {
+        if is_public && may_revoke {
+            sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut **connection).await?;
+        } else if is_public {
+            left.push(sql);
+        }
+    }
+    if !left.is_empty() {
+        tracing::warn!(
+            statements = left.join("\n"),
+            "the role for Grafana can make temporary tables or large objects, and fill the disk \
+             with them: to prevent that, run the statements as a superuser in this database"
+        );
+    }
+    Ok(())
 }

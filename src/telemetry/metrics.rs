@@ -1,5 +1,6 @@
 //! All metrics, in one place, in a registry of their own: there from the start, with 0.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use prometheus::process_collector::ProcessCollector;
@@ -54,6 +55,12 @@ const PRUNED: [&str; 6] = [
     "job_runs",
 ];
 const JOBS: [&str; 2] = ["partitions", "retention"];
+
+/// One for the process, as the log is.
+pub(super) static LOG_LINES_LOST: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Log lines lost because standard error could not be written, or not fast enough";
+    IntCounter::new("log_lines_lost_total", help).expect("valid options")
+});
 
 /// Handles to all metrics of one running server.
 pub struct Metrics {
@@ -216,6 +223,8 @@ impl Metrics {
         // Present on Linux only: the collector reads /proc.
         let process = ProcessCollector::for_self();
         self.registry.register(Box::new(process)).expect("registered once");
+
+        self.registry.register(Box::new(LOG_LINES_LOST.clone())).expect("registered once");
 
         for tenant in tenants {
             for outcome in INGESTED {

@@ -305,6 +305,26 @@ fn a_port_in_use_is_said_before_anything_else_is_done() {
     assert!(!data.exists(), "no PostgreSQL was set up for nothing");
 }
 
+/// The library that fails, ours around it, and the one that prints would each say it.
+#[test]
+fn the_systems_reason_is_said_once() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    let here = ("HOST", "127.0.0.1");
+    for (arguments, env) in [
+        (&[][..], &[here, ("PORT", &*port)][..]),
+        (&[], &[here, ("PORT", "0"), ("M3W_DATA_DIR", "/dev/null/data")]),
+        (&["migrate"], &[("M3W_DATA_DIR", "/dev/null/data")]),
+        (&["grafana", "export", "/dev/null/export"], &[]),
+        (&["healthcheck"], &[here, ("PORT", "1")]),
+        (&["simulate", "--url", "http://127.0.0.1:1"], &[]),
+    ] {
+        let ran = run(arguments, env);
+        assert_eq!(ran.code, Some(1), "{arguments:?}");
+        assert_eq!(ran.err.matches("os error").count(), 1, "{}", ran.err);
+    }
+}
+
 #[tokio::test]
 async fn the_default_key_is_warned_about_beyond_this_machine_only() {
     let database = Database::new().await;

@@ -9,6 +9,7 @@
 
 mod citus;
 mod cli;
+mod data_dir;
 mod database_url;
 mod docs;
 mod faults;
@@ -27,6 +28,8 @@ mod restore;
 mod retention;
 mod simulate;
 mod slow;
+#[cfg(target_os = "linux")]
+mod standard_error;
 mod statements;
 mod supervision;
 mod support;

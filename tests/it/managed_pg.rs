@@ -47,11 +47,11 @@ fn settings(data_dir: &Path) -> Settings {
     settings
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
-async fn start(data_dir: &Path) -> Result<ManagedPostgres, Error> {
+pub async fn start(data_dir: &Path) -> Result<ManagedPostgres, Error> {
     ManagedPostgres::start(settings(data_dir), &|_| ()).await
 }
 
@@ -123,6 +123,10 @@ async fn the_first_start_makes_a_durable_cluster_and_data_survives() {
         sqlx::raw_sql(sql).execute(&mut connection).await.expect(sql);
     }
 
+    // What no role needs, and every role could fill the disk with.
+    let large_object = sqlx::query("SELECT lo_create(0)").execute(&mut connection).await;
+    assert!(large_object.expect_err("revoked").to_string().contains("permission denied"));
+
     let port = postgres.port();
     assert_eq!(postgres.data_dir(), root.canonicalize().expect("there"));
     let hint = postgres.psql_hint();
@@ -181,7 +185,7 @@ async fn the_second_start_is_refused_by_name() {
 
 /// Runs the program itself on a data directory, as another user if one is given, until it is
 /// ready: its process, and pid and port of its server.
-fn run_owner(dir: &Path, user: Option<&User>) -> (Child, i32, i32) {
+pub fn run_owner(dir: &Path, user: Option<&User>) -> (Child, i32, i32) {
     fs::create_dir_all(dir).expect("ours");
     // The binaries are there already.
     let cache = dir.join("postgresql");
@@ -206,6 +210,12 @@ fn run_owner(dir: &Path, user: Option<&User>) -> (Child, i32, i32) {
         pid_file.lines().nth(nth).expect("a line").trim().parse().expect("a number")
     };
     (child, line(0), line(3))
+}
+
+/// Ends the program in order.
+pub fn end_owner(mut child: Child) {
+    kill(Pid::from_raw(i32::try_from(child.id()).expect("a pid")), Signal::SIGTERM).expect("ours");
+    assert!(child.wait().expect("ours").success());
 }
 
 #[tokio::test]
@@ -411,8 +421,7 @@ async fn an_ordinary_user_has_a_server_of_its_own_that_root_can_take_over() {
     postgres.stop().await.expect("it stops");
     assert_eq!(owner("pgdata"), user.uid.as_raw(), "it stays that user's");
     // The user has it back, and stopping the program stops the server.
-    let (mut child, pid, _) = run_owner(&dir.path().join("data"), Some(&user));
-    kill(Pid::from_raw(i32::try_from(child.id()).expect("a pid")), Signal::SIGTERM).expect("ours");
-    assert!(child.wait().expect("ours").success());
+    let (child, pid, _) = run_owner(&dir.path().join("data"), Some(&user));
+    end_owner(child);
     assert!(!is_alive(pid));
 }

@@ -1,10 +1,12 @@
 //! Grafana's role: made by the server, refreshed by the next start, and able to read only.
 
+use std::time::Duration;
+
 use media3watch::store::Reader;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
-use crate::support::{Cluster, Database, Server, ServerOptions, now_ms};
+use crate::support::{Binary, Cluster, Database, Server, ServerOptions, now_ms};
 
 async fn server(database: &Database, user: &str, password: &str) -> Server {
     let env =
@@ -47,6 +49,22 @@ async fn grafana_reads_what_dashboards_show_and_nothing_else() {
         assert_eq!(try_as(&reader, sql).await.as_deref(), Ok(expected), "{sql}");
     }
     let (forbidden, read_only) = ("42501", "25006");
+    let writable = "START TRANSACTION READ WRITE";
+    for sql in [
+        "CREATE TEMPORARY TABLE mine ()",
+        "SELECT lo_create(0)",
+        "SELECT lo_creat(-1)",
+        "SELECT lo_from_bytea(0, '')",
+        "SELECT lo_import('/dev/null')",
+        "SELECT lo_put(1, 0, '')",
+        "SELECT lo_open(1, 131072)",
+        "SELECT lowrite(0, '')",
+        "SELECT lo_truncate64(0, 0)",
+        "SELECT lo_unlink(1)",
+    ] {
+        let sql = format!("{writable}; {sql}");
+        assert_eq!(try_as(&reader, &sql).await, Err(forbidden.to_owned()), "{sql}");
+    }
     for (sql, expected) in [
         ("SELECT body FROM rejected_reports", forbidden),
         ("SELECT * FROM session_times", forbidden),
@@ -145,12 +163,52 @@ async fn a_role_that_cannot_be_made_stops_nothing() {
     // Made by hand, the role is given what it needs, by the same owner.
     database.execute("CREATE ROLE reader_by_hand LOGIN").await;
     assert!(server.app.store.grant_reader(&reader("reader_by_hand")).await);
-    let read = database.options().username("reader_by_hand");
-    let read = try_as(&read, "SELECT count(*)::text FROM session_qoe").await;
+    let by_hand = database.options().username("reader_by_hand");
+    let read = try_as(&by_hand, "SELECT count(*)::text FROM session_qoe").await;
     assert_eq!(read.as_deref(), Ok("1"));
+    // What this owner may not take from all, a superuser does, with the guide's statements.
+    let attempts = ["CREATE TEMPORARY TABLE mine ()", "SELECT lo_create(0)"]
+        .map(|sql| format!("START TRANSACTION READ WRITE; {sql}"));
+    for sql in &attempts {
+        assert!(try_as(&by_hand, sql).await.is_ok(), "{sql}");
+    }
+    let env = [
+        ("DATABASE_URL", &*owned.url),
+        ("GRAFANA_DB_USER", "reader_by_hand"),
+        ("GRAFANA_DB_PASSWORD", "secret"),
+    ];
+    Binary::serve(&env).logs("REVOKE TEMPORARY ON DATABASE", Duration::from_secs(30));
+    let guide = include_str!("../../docs/grafana.md");
+    let from = guide.find("REVOKE TEMPORARY").expect("in the guide");
+    let revoke = guide[from..].split("```").next().expect("statements");
+    database.execute(&revoke.replace("media3watch", database.name())).await;
+    for sql in &attempts {
+        assert_eq!(try_as(&by_hand, sql).await, Err("42501".to_owned()), "{sql}");
+    }
+    // The next start finds nothing to revoke, and serves.
+    assert!(server.app.store.grant_reader(&reader("reader_by_hand")).await);
+    assert_eq!(
+        server.post(format!(r#"{{"sessionId":"t","timestamp":{}}}"#, now_ms())).await.status,
+        200
+    );
     server.stop().await;
 }
 
 fn reader(user: &str) -> Reader {
     Reader { user: user.to_owned(), password: "secret".to_owned().into() }
+}
+
+/// The owner of a database takes temporary tables from all others, and keeps them itself.
+#[tokio::test]
+async fn an_owner_revokes_what_it_may() {
+    let database = Database::new().await;
+    database.execute("CREATE ROLE lone_owner LOGIN CREATEROLE").await;
+    database.execute(&format!("ALTER DATABASE {} OWNER TO lone_owner", database.name())).await;
+    let owned = Database { url: database.url.replace("postgres@", "lone_owner@") };
+    let server = server(&owned, "reader_of_owner", "secret").await;
+    let temporary = "START TRANSACTION READ WRITE; CREATE TEMPORARY TABLE mine ()";
+    let reader = database.options().username("reader_of_owner");
+    assert_eq!(try_as(&reader, temporary).await, Err("42501".to_owned()));
+    assert!(try_as(&owned.options(), temporary).await.is_ok());
+    server.stop().await;
 }

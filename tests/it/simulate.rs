@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
+use crate::support::{self, Database, Server as RealServer, ServerOptions};
+
 const KEY: &str = "m3w-test-key-that-nobody-prints";
 
 /// One report, or one batch, as it came in.
@@ -148,8 +150,12 @@ fn decode(headers: &HeaderMap, body: &Bytes) -> Vec<Value> {
 }
 
 fn spawn(address: SocketAddr, arguments: &[&str]) -> Child {
+    spawn_with(KEY, address, arguments)
+}
+
+fn spawn_with(key: &str, address: SocketAddr, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_media3watch"))
-        .args(["simulate", "--url", &format!("http://{address}"), "--key", KEY])
+        .args(["simulate", "--url", &format!("http://{address}"), "--key", key])
         .args(arguments)
         .env_remove("http_proxy")
         .env_remove("HTTP_PROXY")
@@ -354,6 +360,39 @@ async fn nobody_there_is_said_at_once() {
     assert_eq!(run.code, Some(1));
     let says = format!("no Media3Watch server answers at URL: http://{address}");
     assert!(run.err.contains(&says), "{run:?}");
+}
+
+/// Clients of any kind would take the mistake for a server that is away.
+#[tokio::test]
+async fn a_key_that_no_header_can_carry_is_said() {
+    let server = Server::start(|_, _| stored()).await;
+    for wrong in ["one\ntwo", "one\n", "with blank", "schlüssel"] {
+        let child = spawn_with(wrong, server.address, &[]);
+        let run = Run::of(child.wait_with_output().await.expect("it ran"));
+        assert_eq!((run.code, run.out.as_str()), (Some(2), ""), "{run:?}");
+        assert!(run.err.contains("--key: expected visible ASCII characters"), "{run:?}");
+        assert!(!run.err.contains(wrong), "{run:?}");
+    }
+    assert!(server.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_history_that_is_longer_than_retention_is_warned_about() {
+    for (days, warned) in [("90", true), ("0", false), ("400", false)] {
+        let env = vec![("RETENTION_DAYS", days.to_owned())];
+        let options = ServerOptions { env, ..ServerOptions::default() };
+        let server = RealServer::with(options, &Database::new().await).await;
+        let child =
+            spawn_with(support::KEY, server.address, &["--history", "399d", "--sessions", "200"]);
+        let run = Run::of(child.wait_with_output().await.expect("it ran"));
+        assert_eq!(run.code, Some(0), "{run:?}");
+        let says = "places the oldest sessions at the time of receipt";
+        assert_eq!(run.err.matches(says).count(), usize::from(warned), "{run:?}");
+        assert_eq!(run.err.contains("start the server with RETENTION_DAYS="), warned, "{run:?}");
+        let placed = "SELECT count(*) FROM sessions WHERE clock_skew_ms IS NOT NULL";
+        assert_eq!(server.database.number(placed).await > 100, warned);
+        server.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -41,6 +41,11 @@ async fn post(server: &Binary, id: String) -> u16 {
     request.send().await.expect("an answer").status().as_u16()
 }
 
+async fn ready(server: &Binary) -> u16 {
+    let answer = client(SDK_PATIENCE).get(server.url("/health/ready")).send().await;
+    answer.expect("an answer").status().as_u16()
+}
+
 async fn assert_stored(server: &Binary, id: &str) {
     let request = client(SDK_PATIENCE).get(server.url(&format!("/v1/sessions/{id}")));
     let answer = request.header("X-API-Key", KEY).send().await.expect("an answer");
@@ -142,11 +147,13 @@ async fn a_full_disk_is_waited_for() {
     server.logs("the disk is full", Duration::from_secs(20));
     // Longer than a crash loop would take.
     tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(ready(&server).await, 503, "it takes no traffic that it cannot keep");
     fs::remove_file(filler).expect("there");
     let begin = Instant::now();
     while post(&server, "after".to_owned()).await != 200 {
         assert!(begin.elapsed() < Duration::from_secs(30), "{}", server.log());
     }
+    assert_eq!(ready(&server).await, 200);
     assert_stored(&server, "before").await;
     server.signal(Signal::SIGTERM);
     let (status, log) = server.wait(Duration::from_secs(30));

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -10,6 +9,7 @@ use serde_json::json;
 use crate::config::Config;
 use crate::ingest::Outcome;
 use crate::report::Rejection;
+use crate::telemetry::say;
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// So many rejected rows are named; the others are only counted.
@@ -57,7 +57,7 @@ impl Tally {
     pub(super) fn reject(&mut self, session_id: &str, rejection: &Rejection) {
         self.rejected += 1;
         if self.rejected <= NAMED {
-            note(&format!("session {session_id:?} cannot be imported: {rejection}"));
+            say(&format!("session {session_id:?} cannot be imported: {rejection}"));
         }
         let is_counted =
             |field: &str| self.fields.contains_key(field) || self.fields.len() < COUNTED_FIELDS;
@@ -80,7 +80,7 @@ impl Tally {
         if self.printed_at.elapsed() >= PROGRESS_EVERY {
             self.printed_at = Instant::now();
             let (read, expected) = (self.read(), self.expected.max(self.read()));
-            note(&format!("{read} of about {expected} sessions"));
+            say(&format!("{read} of about {expected} sessions"));
         }
     }
 
@@ -89,7 +89,7 @@ impl Tally {
         if self.past_retention > 0 {
             let days = config.settings().iter().find(|setting| setting.name == "RETENTION_DAYS");
             let days = days.map_or("", |setting| &setting.value);
-            note(&format!(
+            say(&format!(
                 "{} sessions are older than RETENTION_DAYS ({days}) and were left out",
                 self.past_retention
             ));
@@ -97,7 +97,7 @@ impl Tally {
         if self.rejected > 0 {
             let by_field = self.fields.iter().map(|(field, count)| format!("{field} {count}"));
             let by_field = by_field.collect::<Vec<_>>().join(", ");
-            note(&format!("{} sessions cannot be imported: {by_field}", self.rejected));
+            say(&format!("{} sessions cannot be imported: {by_field}", self.rejected));
         }
     }
 
@@ -119,10 +119,4 @@ impl fmt::Display for Tally {
             self.read()
         )
     }
-}
-
-/// Prints a line for people: standard output is for the result.
-fn note(text: &str) {
-    // A closed standard error is no reason to stop.
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
-use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::auth::PlainKey;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,12 +70,12 @@ impl Refusal {
 pub(super) struct Client {
     http: reqwest::Client,
     base: Url,
-    key: SecretString,
+    key: PlainKey,
 }
 
 impl Client {
     /// A client for the server at `base`.
-    pub(super) fn new(base: Url, key: SecretString) -> anyhow::Result<Self> {
+    pub(super) fn new(base: Url, key: PlainKey) -> anyhow::Result<Self> {
         // Fails when a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
@@ -110,13 +112,22 @@ impl Client {
         // Reading a session that is not there changes nothing and shows what the key is worth.
         // A key that may only send gets a 403 here, and is fine.
         let url = self.at("v1/sessions/media3watch-simulate-probe");
-        let answer = self.http.get(url).header("X-API-Key", self.key.expose_secret()).send().await;
+        let answer = self.http.get(url).header("X-API-Key", self.key.expose()).send().await;
         let answer = answer.with_context(nobody)?;
         if answer.status() == StatusCode::UNAUTHORIZED {
             let code = code_of(&answer.bytes().await.unwrap_or_default());
             return Err(Refusal { status: 401, code }.key_error());
         }
         Ok(())
+    }
+
+    /// Whether the server did not believe when a session began, and placed it at the time of
+    /// receipt. `None` if it does not say, or not to this key.
+    pub(super) async fn is_at_receipt(&self, session_id: Uuid) -> Option<bool> {
+        let url = self.at(&format!("v1/sessions/{session_id}"));
+        let answer = self.http.get(url).header("X-API-Key", self.key.expose()).send().await;
+        let session: Stored = serde_json::from_slice(&answer.ok()?.bytes().await.ok()?).ok()?;
+        Some(session.clock_skew_ms.is_some())
     }
 
     /// Sends one report. Gives the answer and how long it took.
@@ -147,7 +158,7 @@ impl Client {
 
     async fn send(&self, request: reqwest::RequestBuilder) -> (Answer, Duration) {
         let began = Instant::now();
-        let answer = match request.header("X-API-Key", self.key.expose_secret()).send().await {
+        let answer = match request.header("X-API-Key", self.key.expose()).send().await {
             Ok(response) => read(response).await,
             Err(error) => {
                 tracing::debug!(error = %error, "no answer");
@@ -181,6 +192,12 @@ fn judge(status: u16, body: &[u8], retry_after: Option<Duration>) -> Answer {
         408 | 429 | 500.. => Answer::Later { refusal: Some(refusal), retry_after },
         _ => Answer::Refused(refusal),
     }
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    #[serde(deserialize_with = "Option::deserialize")]
+    clock_skew_ms: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -232,7 +249,8 @@ mod tests {
     #[test]
     fn debug_hides_the_key() {
         let base = Url::parse("http://127.0.0.1:1").expect("a URL");
-        let client = Client::new(base, SecretString::from("m3w-very-secret")).expect("a client");
+        let client =
+            Client::new(base, PlainKey::new("m3w-very-secret".to_owned())).expect("a client");
         assert!(!format!("{client:?}").contains("very-secret"));
     }
 }

@@ -23,9 +23,11 @@ use super::progress::Progress;
 use super::rhythm::Rhythm;
 use super::script::{self, Conditions};
 use super::session::{Playback, Snapshot};
+use super::span::Moment;
 use super::stop::Stop;
 use super::tally::Tally;
 use super::wire::Header;
+use crate::telemetry::say;
 
 /// What the batch route takes at most.
 const MOST_REPORTS: usize = 1_000;
@@ -36,6 +38,7 @@ const FULL_BYTES: usize = 4 * 1_024 * 1_024;
 const MOST_JOINED: usize = 400;
 const TYPICAL_WATCH_MS: f64 = 600_000.0;
 const INCIDENT_MS: u64 = 2 * 3_600_000;
+const DAY_MS: u64 = 24 * 3_600_000;
 /// Requests for one batch before the run is given up: minutes, with the waits in between.
 const MOST_TRIES: u32 = 10;
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
@@ -163,6 +166,11 @@ impl Lane {
         Self { past: past.clone(), reports, waiting, playing: VecDeque::new() }
     }
 
+    /// The session that begins before all others, if this lane has it and has not begun.
+    fn oldest(&self) -> Option<Header> {
+        (self.waiting.clone().next() == Some(0)).then(|| self.past.session(0, self.reports).header)
+    }
+
     fn begin(&mut self) -> Option<Session> {
         let index = self.waiting.next()?;
         Some(self.past.session(index, self.reports))
@@ -254,14 +262,40 @@ impl History {
     }
 
     async fn send_all(&self, mut lane: Lane) -> anyhow::Result<()> {
+        // The first lane begins with the oldest session.
+        let mut oldest = lane.oldest();
         while !self.stop.is_ending() {
             let made = tokio::task::spawn_blocking(move || lane.batch().map(|batch| (batch, lane)));
             let batch;
             (batch, lane) = made.await.context("a batch could not be made")??;
             let Some(batch) = batch else { break };
             self.send(batch).await?;
+            if let Some(header) = oldest.take() {
+                self.warn_if_at_receipt(&header).await;
+            }
         }
         Ok(())
+    }
+
+    /// A server that keeps sessions for a shorter time than the history is long puts what is
+    /// older into the present. Said at once, before all of it is there.
+    async fn warn_if_at_receipt(&self, oldest: &Header) {
+        if self.client.is_at_receipt(oldest.session_id).await != Some(true) {
+            return;
+        }
+        let age_ms = Moment::now().unix_ms.saturating_sub(oldest.started_unix_ms);
+        let days = age_ms.div_ceil(DAY_MS);
+        if days == 0 {
+            // It lies in the future, as it was told to.
+            return;
+        }
+        say(&format!(
+            "warning: the server places the oldest sessions at the time of receipt, not in the \
+             past: the history reaches back {days} days, further than it keeps sessions. For all \
+             of it, start the server with RETENTION_DAYS={} or more, or with 0 (for ever); nothing \
+             is placed before 2020.",
+            days + 1
+        ));
     }
 
     async fn send(&self, batch: Batch) -> anyhow::Result<()> {

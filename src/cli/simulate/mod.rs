@@ -21,15 +21,14 @@ mod summary;
 mod tally;
 mod wire;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use reqwest::Url;
-use secrecy::SecretString;
 
+use crate::auth::PlainKey;
 use client::Client;
 use history::{History, Past, Reports};
 use live::Live;
@@ -73,7 +72,8 @@ pub struct Args {
 
     /// API key with the scope ingest
     #[arg(long, default_value = "dev-key")]
-    key: SecretString,
+    // Checked in `run`: clap would print what it refuses.
+    key: PlainKey,
 
     /// Viewers at the same time
     #[arg(
@@ -168,6 +168,10 @@ fn parse_url(text: &str) -> Result<Url, String> {
 
 /// Runs the simulation and prints its summary on standard output.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if !args.key.is_sendable() {
+        super::complain(&format!("--key: expected {}", PlainKey::EXPECTED));
+        return Ok(ExitCode::from(2));
+    }
     let seed = args.seed.unwrap_or_else(rand::random);
     let client = Client::new(args.url.clone(), args.key)?;
     client.probe().await?;
@@ -216,13 +220,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         incident: args.incident,
     };
     let summary = Summary::new(run, counts, began.elapsed());
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        serde_json::to_writer(&mut out, &summary)?;
-        writeln!(out)?;
-    } else {
-        writeln!(out, "{summary}")?;
-    }
+    let text = if args.json { serde_json::to_string(&summary)? } else { summary.to_string() };
+    super::print(&text)?;
     // A run that was given up half-way has a summary, and did not complete.
     if let Some(error) = error {
         return Err(error);

@@ -1,6 +1,6 @@
 //! How far a run is: a bar on a terminal, else a line every few seconds, both on standard error.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::tally::Tally;
+use crate::telemetry::say;
 
 const LINE_EVERY: Duration = Duration::from_secs(5);
 const BAR_EVERY: Duration = Duration::from_millis(200);
@@ -49,8 +50,7 @@ impl Progress {
                             bar.set_position(done);
                             bar.set_message(said);
                         }
-                        // A closed standard error is no reason to stop.
-                        None => _ = writeln!(std::io::stderr(), "{done}/{total} {unit}: {said}"),
+                        None => say(&format!("{done}/{total} {unit}: {said}")),
                     }
                 }
             }

@@ -1,9 +1,10 @@
 //! `media3watch grafana export`, and the directory `grafana/` that is its output.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::process::Output;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use media3watch::grafana::{self, Options};
 use tempfile::TempDir;
@@ -145,18 +146,102 @@ fn files_of_others_are_left_alone() {
     fs::write(&theirs, r#"{"uid": "theirs"}"#).expect("written");
     fs::write(&beside, "{}").expect("written");
 
-    let refused = export(&[&path]);
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stderr).contains("overview.json"), "{}", text(&refused.stderr));
-    assert!(!root.join("provisioning").exists(), "nothing was written");
+    let kept = export(&[&path]);
+    assert_eq!(kept.status.code(), Some(1));
+    let said = text(&kept.stderr);
+    assert!(said.contains(&format!("kept {}: ", theirs.display())), "{said}");
+    assert!(said.ends_with("the export is incomplete: --force replaces what was kept\n"), "{said}");
+    assert!(!text(&kept.stdout).contains("overview.json"));
+    assert_eq!(fs::read_to_string(&theirs).expect("there"), r#"{"uid": "theirs"}"#);
+    assert!(root.join("dashboards/breakdown.json").exists(), "the others were written");
 
     assert_eq!(export(&[&path, "--force"]).status.code(), Some(0));
     assert!(fs::read_to_string(&theirs).expect("there").contains("m3w-overview"));
     // Ours are written over without a word.
-    assert_eq!(export(&[&path]).status.code(), Some(0));
+    let again = export(&[&path]);
+    assert_eq!((again.status.code(), text(&again.stderr).contains("kept")), (Some(0), false));
     assert_eq!(fs::read_to_string(&beside).expect("there"), "{}");
     let left = fs::read_dir(root.join("dashboards")).expect("there").count();
     assert_eq!(left, 7, "no temporary files");
+}
+
+/// An older export is replaced, what a person has changed since is not.
+#[test]
+fn edited_files_are_kept_and_older_exports_are_not() {
+    let (_dir, path) = directory();
+    let root = Path::new(&path);
+    let other_paths = ["--dashboards-path", "/elsewhere"];
+    assert_eq!(export(&[&[path.as_str()][..], &other_paths].concat()).status.code(), Some(0));
+    let (edited, provider) = (
+        root.join("dashboards/overview.json"),
+        root.join("provisioning/dashboards/media3watch.yaml"),
+    );
+    let exported = fs::read_to_string(&edited).expect("there");
+    fs::write(&edited, exported.replace("Media3Watch", "Our films")).expect("written");
+
+    for _ in 0..2 {
+        let kept = export(&[&path]);
+        assert_eq!(kept.status.code(), Some(1), "and again");
+        assert_eq!(text(&kept.stderr).matches("kept").count(), 2, "{}", text(&kept.stderr));
+        assert!(fs::read_to_string(&edited).expect("there").contains("Our films"));
+        let provider = fs::read_to_string(&provider).expect("there");
+        assert!(!provider.contains("/elsewhere"), "what nobody changed is replaced");
+    }
+    // Changed back, it is an export again, though one of other options.
+    fs::write(&edited, exported).expect("written");
+    assert_eq!(export(&[&path]).status.code(), Some(0));
+
+    // What says so can be checked by others.
+    let sums = fs::read_to_string(root.join(".exported.sha256")).expect("there");
+    assert_eq!(sums.lines().count(), grafana::files(&Options::compose()).len());
+    if let Ok(checked) =
+        Command::new("sha256sum").args(["--check", ".exported.sha256"]).current_dir(root).output()
+    {
+        assert!(checked.status.success(), "{}", text(&checked.stdout));
+    }
+    // An export from before there was such a file.
+    fs::remove_file(root.join(".exported.sha256")).expect("there");
+    assert_eq!(export(&[&path]).status.code(), Some(0), "the same");
+    fs::remove_file(root.join(".exported.sha256")).expect("there");
+    assert_eq!(export(&[&[path.as_str()][..], &other_paths].concat()).status.code(), Some(1));
+}
+
+/// All of it or nothing, and no debris.
+#[test]
+fn a_full_disk_leaves_the_export_as_it_was() {
+    let (_dir, path) = directory();
+    let root = Path::new(&path);
+    assert_eq!(export(&[&path]).status.code(), Some(0));
+    let before = listing(root);
+    // Smaller than the largest dashboards, which come after the small files.
+    let script = format!(
+        "ulimit -f 40; trap '' XFSZ; exec {} grafana export {path} \
+         --dashboards-path /elsewhere",
+        env!("CARGO_BIN_EXE_media3watch")
+    );
+    let full = Command::new("sh").args(["-c", &script]).output().expect("a shell");
+    assert_eq!(full.status.code(), Some(1), "{}", text(&full.stderr));
+    let said = text(&full.stderr);
+    assert!(said.contains("the export was left as it was"), "{said}");
+    assert_eq!(said.matches("os error").count(), 1, "{said}");
+    assert!(full.stdout.is_empty());
+    assert!(listing(root) == before, "{said}");
+}
+
+/// Names and contents below a directory.
+fn listing(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let (mut open, mut files) = (vec![root.to_owned()], BTreeMap::new());
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                files.insert(path.clone(), fs::read(&path).expect("a file"));
+            }
+        }
+    }
+    files
 }
 
 #[test]

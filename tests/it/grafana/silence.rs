@@ -11,7 +11,7 @@ const MINUTE: &str =
 
 /// Rows of the backend: every `step` from `from` to `to` (SQL), each with reports taken and
 /// refused.
-async fn minutes(database: &Database, series: &str, taken: u32, refused: u32) {
+pub async fn minutes(database: &Database, series: &str, taken: u32, refused: u32) {
     let name = rand::random::<u32>();
     database
         .execute(&format!(

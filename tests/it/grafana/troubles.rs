@@ -253,3 +253,47 @@ async fn spikes_are_measured_against_the_usual() {
     assert!(!spike(200, 20, 4).await, "10 % as every day");
     assert!(spike(200, 60, 4).await, "30 % instead of 10 %");
 }
+
+/// A heartbeat `hours` ago, and one now.
+async fn living_for(database: &Database, hours: u32) {
+    let series = format!(
+        "generate_series(now() - interval '{hours} hours', now(), interval '{hours} hours')"
+    );
+    super::silence::minutes(database, &series, 0, 0).await;
+}
+
+async fn ran(database: &Database, job: &str, result: &str, hours: u32) {
+    let at = format!("now() - interval '{hours} hours'");
+    let sql = format!(
+        "INSERT INTO job_runs (job, instance, started_at, finished_at, result, detail)
+         VALUES ('{job}', 'host', {at}, {at}, '{result}', '')"
+    );
+    database.execute(&sql).await;
+}
+
+#[tokio::test]
+async fn a_job_that_has_not_succeeded_for_a_day_fires() {
+    let uid = "m3w-jobs";
+    let database = migrated().await;
+    // New: nothing can have run for a day.
+    living_for(&database, 25).await;
+    assert_eq!(firing(&database, now_ms()).await, set([]));
+    ran(&database, "partitions", "ok", 0).await;
+    assert!(!fires(uid, &database, now_ms()).await);
+    // From here on, retention never ran; then it failed, or another instance was to do it.
+    living_for(&database, 27).await;
+    assert_eq!(firing(&database, now_ms()).await, set([uid]));
+    ran(&database, "retention", "failed", 1).await;
+    ran(&database, "retention", "skipped", 1).await;
+    assert!(fires(uid, &database, now_ms()).await);
+    ran(&database, "retention", "ok", 27).await;
+    assert!(fires(uid, &database, now_ms()).await);
+    ran(&database, "retention", "ok", 25).await;
+    assert_eq!(firing(&database, now_ms()).await, set([]));
+    // The other job.
+    database.execute("DELETE FROM job_runs WHERE job = 'partitions'").await;
+    assert!(fires(uid, &database, now_ms()).await);
+    // A backend that is away has an alert of its own.
+    database.execute("UPDATE backend_minutes SET \"time\" = \"time\" - interval '1 hour'").await;
+    assert_eq!(firing(&database, now_ms()).await, set(["m3w-backend-silent"]));
+}

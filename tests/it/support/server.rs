@@ -12,6 +12,7 @@ use media3watch::config::{Config, Environment};
 use media3watch::ingest::Bounds;
 use media3watch::lifecycle::{self, Ground};
 use media3watch::limit::Limits;
+use media3watch::managed_pg::Outage;
 use media3watch::report::UnixMs;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -121,6 +122,7 @@ impl Server {
             listener,
             metrics_listener: None,
             database: database.target(),
+            outage: Outage::default(),
             clock,
             limits: options.limits,
             bounds: options.bounds,

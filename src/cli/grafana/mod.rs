@@ -1,8 +1,7 @@
 //! `media3watch grafana export`
 
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+mod files;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,7 +11,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::config::{DatabaseUrl, Environment, alerting, ssl_mode_name};
-use crate::grafana::{self, Database, File, MARK, Options, Tls};
+use crate::grafana::{self, Database, Options, Tls};
+use crate::telemetry::say;
+use files::Written;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -28,8 +29,9 @@ enum Action {
 /// Write files from which Grafana provisions itself
 ///
 /// Writes DIR/provisioning (data source, dashboards, alert rules) and DIR/dashboards, and prints
-/// what to do next. Nothing is connected to, and no other file is touched: one that is in the
-/// way and not from an earlier export is left alone, unless --force is given.
+/// what to do next. Nothing is connected to, and no other file is touched. A file that was changed
+/// since it was exported, or is not from an export, is kept, named, and the exit status is 1;
+/// --force replaces it. DIR/.exported.sha256 says what was exported.
 ///
 /// Export again after an upgrade: the files belong to the version that wrote them. Grafana 11 or
 /// newer reads them.
@@ -94,7 +96,7 @@ struct Export {
     #[arg(long, value_name = "PATH", value_parser = parse_dashboards_path)]
     dashboards_path: Option<String>,
 
-    /// Write over files that are not from an earlier export
+    /// Replace files that were changed since they were exported, or are not from an export
     #[arg(long)]
     force: bool,
 }
@@ -183,65 +185,24 @@ pub(super) fn run(args: Args, environment: &Environment<'_>) -> anyhow::Result<E
         alerting,
     };
     let files = grafana::files(&options);
-    if !export.force {
-        for file in &files {
-            refuse_foreign(&dir.join(&file.path))?;
-        }
-    }
-    for file in &files {
-        let path = dir.join(&file.path);
-        write(&path, file).with_context(|| format!("cannot write {}", path.display()))?;
+    let Written { written, kept } = files::write(dir, &files, export.force)?;
+    for path in &written {
         super::print(&path.display().to_string())?;
     }
     say_what_is_next(&absolute, &options);
-    Ok(ExitCode::SUCCESS)
-}
-
-/// A file that somebody else has put there stays there.
-fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| path.display().to_string()),
-    };
-    let is_ours = if path.extension().is_some_and(|extension| extension == "json") {
-        let json = serde_json::from_slice::<serde_json::Value>(&text).unwrap_or_default();
-        json["uid"].as_str().is_some_and(|uid| uid.starts_with("m3w-"))
-    } else {
-        text.starts_with(MARK.as_bytes())
-    };
-    if !is_ours {
-        bail!(
-            "{} is there already, and not from an earlier export: nothing was written. \
-             Choose another directory, or write over it with --force",
-            path.display()
-        );
+    for path in &kept {
+        super::complain(&format!("kept {}: it is not as an export wrote it", path.display()));
     }
-    Ok(())
+    if kept.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    bail!("the export is incomplete: --force replaces what was kept");
 }
 
-/// Writes beside the file and renames, so that Grafana, which may look at any moment, finds the
-/// old one or the new one.
-fn write(path: &Path, file: &File) -> std::io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(dir)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // Grafana's providers pass over names that begin with a dot.
-    let beside = dir.join(format!(".{name}.new"));
-    let mode = if file.is_secret { 0o600 } else { 0o644 };
-    let mut open = OpenOptions::new();
-    let mut out = open.write(true).create(true).truncate(true).mode(mode).open(&beside)?;
-    out.set_permissions(Permissions::from_mode(mode))?;
-    out.write_all(file.text.as_bytes())?;
-    drop(out);
-    fs::rename(&beside, path)
-}
-
-#[expect(clippy::print_stderr, reason = "advice is for people, the result goes to stdout")]
 fn say_what_is_next(dir: &Path, options: &Options) {
     let Database { address, user, password, name, tls, .. } = &options.database;
     let dir = dir.display();
-    eprintln!(
+    say(&format!(
         "
 The data source is the database {name} at {address}, as {user}, with sslmode={}.
 Grafana looks for the dashboards in {}.
@@ -250,38 +211,35 @@ Next:
   1. Put {dir}/provisioning where Grafana looks for provisioning:
          cp -r {dir}/provisioning/. /etc/grafana/provisioning/",
         tls.mode, options.dashboards_path
-    );
+    ));
     if password.is_some() {
-        eprintln!(
+        say(
             "  2. The password is in provisioning/datasources/media3watch.yaml, which only its owner
      may read. Make the user that Grafana runs as its owner, and keep it so:
          chown grafana: /etc/grafana/provisioning/datasources/media3watch.yaml
-         chmod 600 /etc/grafana/provisioning/datasources/media3watch.yaml"
+         chmod 600 /etc/grafana/provisioning/datasources/media3watch.yaml",
         );
     } else {
-        eprintln!(
+        say(&format!(
             "  2. Give Grafana the password of {user} in its environment, GRAFANA_DB_PASSWORD. The
      backend makes the role when it is started with the same variable."
-        );
+        ));
     }
     say_channels(options);
-    eprintln!(
-        "  3. Restart Grafana, and open the folder Media3Watch.
+    say("  3. Restart Grafana, and open the folder Media3Watch.
 
-Nothing to see? docs/grafana.md, Troubleshooting."
-    );
+Nothing to see? docs/grafana.md, Troubleshooting.");
 }
 
-#[expect(clippy::print_stderr, reason = "advice is for people, the result goes to stdout")]
 fn say_channels(options: &Options) {
     let channels = &options.alerting.channels.channels;
     let variables: Vec<_> =
         channels.iter().flat_map(|channel| channel.variables()).copied().collect();
     if !variables.is_empty() {
-        eprintln!(
+        say(&format!(
             "     It also needs, or it does not start:
          {}",
             variables.join(" ")
-        );
+        ));
     }
 }
