@@ -1,5 +1,6 @@
 //! What large bodies and answers cost: memory for a moment, and no more of it than they are.
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 
 use super::bodies::{ENCODINGS, compress};
@@ -81,4 +82,69 @@ async fn answers_do_not_stay_with_their_connections() {
     }
     let grown = server.peak_memory_mib() - before;
     assert!(grown < 30.0, "{grown} MiB more than {before} MiB");
+}
+
+/// Without a key, a connection costs its buffers, whatever was sent on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg(target_os = "linux")]
+async fn idle_connections_are_small() {
+    const CONNECTIONS: usize = 1_500;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
+    if hard < 2 * CONNECTIONS as u64 + 1_000 {
+        eprintln!("not tested: {hard} file descriptors are too few");
+        return;
+    }
+    let database = Database::new().await;
+    for (version, most_kib) in [("HTTP/1", 20.0), ("HTTP/2", 36.0)] {
+        let env = [("DATABASE_URL", database.url.as_str()), ("TRUSTED_PROXIES", "127.0.0.1")];
+        let server = Binary::serve(&env);
+        let mut idle = Vec::new();
+        let mut before = 0.0;
+        for number in 0..CONNECTIONS + 100 {
+            // The first ones set the measure.
+            if number == 100 {
+                before = server.peak_memory_mib();
+            }
+            let long = "x".repeat(7_000);
+            let raw = if version == "HTTP/1" {
+                let mut raw = Raw::connect(server.address).await;
+                let head = format!("GET /health/live HTTP/1.1\r\nHost: h\r\nX: {long}\r\n\r\n");
+                assert!(raw.write(head).await);
+                assert!(raw.answer().await.0.starts_with("HTTP/1.1 200"));
+                (Some(raw), None)
+            } else {
+                let stream = Raw::connect(server.address).await.into_stream();
+                let (mut requests, connection) =
+                    h2::client::handshake(stream).await.expect("HTTP/2");
+                tokio::spawn(async move { drop(connection.await) });
+                let request = hyper::Request::get("http://h/health/live").header("x", long);
+                let request = request.body(()).expect("valid");
+                let (response, _) = requests.send_request(request, true).expect("sent");
+                assert_eq!(response.await.expect("a response").status(), 200);
+                (None, Some(requests))
+            };
+            idle.push(raw);
+        }
+        let each = (server.peak_memory_mib() - before) * 1024.0 / CONNECTIONS as f64;
+        assert!(each < most_kib, "{version}: {each} KiB each");
+    }
+}
+
+/// Heads have a size, and beyond it cost their client the connection and the server nothing.
+#[tokio::test]
+async fn large_heads_are_rejected() {
+    let server = crate::support::Server::at(NOW_MS).await;
+    for (bytes, status) in [(7_000, "200"), (9_000, "431"), (60_000, "431")] {
+        let mut raw = Raw::connect(server.address).await;
+        let long = "x".repeat(bytes);
+        raw.write(format!("GET /health HTTP/1.1\r\nHost: h\r\nX: {long}\r\n\r\n")).await;
+        let head = raw.read_until("\r\n\r\n").await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{head}");
+    }
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");
+    for (bytes, status) in [(7_000, 200), (9_000, 431)] {
+        let request = client.get(server.url("/health")).header("x", "x".repeat(bytes));
+        assert_eq!(request.send().await.expect("a response").status(), status, "{bytes}");
+    }
 }

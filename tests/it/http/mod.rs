@@ -2,11 +2,16 @@
 
 mod batch;
 mod bodies;
+mod crowds;
+mod early;
 mod errors;
 mod limits;
 mod memory;
 mod protocol;
 mod status;
+mod stopping;
+mod unread;
+mod uploads;
 
 use serde_json::{Value, json};
 
