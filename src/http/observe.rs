@@ -62,19 +62,9 @@ pub(super) async fn observe(
         }
         Error::Overloaded.into_response()
     } else {
-        let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-        let seen = response.extensions().get::<Seen>().cloned();
-        let reader = match &seen {
-            Some(seen) => Reader::Key(seen.key.clone(), seen.scope),
-            None => Reader::Peer(connection.peer()),
-        };
-        account(response, reader, &app.responses, &connection).await.unwrap_or_else(|error| {
-            let mut response = error.into_response();
-            seen.map(|seen| response.extensions_mut().insert(seen));
-            response
-        })
+        router.oneshot(request).await.unwrap_or_else(|never| match never {})
     };
-    let error = response.extensions_mut().remove::<Error>();
+    let mut error = response.extensions_mut().remove::<Error>();
     if let Some(error) = &error {
         write_error(&app, &mut response, error, &request_id);
         if is_head {
@@ -82,6 +72,24 @@ pub(super) async fn observe(
             *response.body_mut() = Body::empty();
         }
     }
+    let seen = response.extensions().get::<Seen>().cloned();
+    let reader = match &seen {
+        Some(seen) => Reader::Key(seen.key.clone(), seen.scope),
+        None => Reader::Peer(connection.peer()),
+    };
+    let accounted = account(response, is_http1, reader, &app.responses, &connection).await;
+    let mut response = accounted.unwrap_or_else(|| {
+        let error = error.insert(Error::Overloaded);
+        let mut response = error.status().0.into_response();
+        write_error(&app, &mut response, error, &request_id);
+        if !is_http1 {
+            // A body would wait for room on its stream as the others do; a head does not.
+            *response.body_mut() = Body::empty();
+            response.headers_mut().insert(CONTENT_LENGTH, 0.into());
+        }
+        seen.map(|seen| response.extensions_mut().insert(seen));
+        response
+    });
     let is_routed = error.as_ref() != Some(&NO_SUCH_PATH);
     let id = HeaderValue::from_str(&request_id).expect("checked when it was taken");
     response.headers_mut().insert(REQUEST_ID, id);

@@ -21,11 +21,10 @@ use crate::telemetry::{Metrics, OnceAMinute};
 /// What a connection reads ahead, and so the largest head. hyper takes no less.
 const H1_BUFFER_BYTES: usize = 8 * 1024;
 const H2_HEADER_BYTES: u32 = 8 * 1024;
-const H2_STREAMS: u32 = 64;
-/// What a client may send before its body is read, which handlers do at once or not at all. Over
-/// a network with a round trip of 100 ms, a stream brings 2.5 MiB a second.
-const H2_STREAM_WINDOW: u32 = 256 * 1024;
-const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+const H2_STREAMS: u32 = 32;
+/// What a client may send ahead: of a body that is read, which then arrives as fast over a long
+/// way. What is sent to a handler that does not read it is dropped, and never waits in memory.
+const H2_WINDOW: u32 = 1024 * 1024;
 const H2_PING_EVERY: Duration = Duration::from_secs(20);
 
 const EMFILE: i32 = Errno::EMFILE as i32;
@@ -75,8 +74,8 @@ fn protocols() -> Builder<TokioExecutor> {
         .keep_alive_interval(H2_PING_EVERY)
         .max_concurrent_streams(H2_STREAMS)
         .max_header_list_size(H2_HEADER_BYTES)
-        .initial_stream_window_size(H2_STREAM_WINDOW)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW);
+        .initial_stream_window_size(H2_WINDOW)
+        .initial_connection_window_size(H2_WINDOW);
     http
 }
 

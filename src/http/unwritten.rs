@@ -4,15 +4,14 @@
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Body as _;
+use http_body_util::{BodyExt, Collected};
 
 use super::activity::{Activity, Guard};
-use super::error::Error;
 use crate::limit::{Reader, ResponseBudget, ResponsePermit};
 
-/// Up to this size a response costs no more than its connection or stream does.
-const SMALL_RESPONSE_BYTES: u64 = 4096;
+/// On HTTP/1, a response of this size costs no more than its connection. On HTTP/2, where clients
+/// may have many streams and give none of them room, each costs at least this.
+const SMALL_RESPONSE_BYTES: usize = 4096;
 
 /// The bytes of a response. hyper and h2 drop them once they are written.
 struct Unwritten {
@@ -27,21 +26,22 @@ impl AsRef<[u8]> for Unwritten {
     }
 }
 
-/// Takes memory for a response until it is written.
+/// Takes memory for a response until it is written. `None` when there is none.
 pub(super) async fn account(
     response: Response,
+    is_http1: bool,
     reader: Reader,
     budget: &ResponseBudget,
     activity: &Activity,
-) -> Result<Response, Error> {
-    if response.body().size_hint().upper().is_some_and(|bytes| bytes <= SMALL_RESPONSE_BYTES) {
-        return Ok(response);
-    }
+) -> Option<Response> {
     let (head, body) = response.into_parts();
     // All of it is there: no handler streams.
-    let data = body.collect().await.map_err(|_| Error::Internal)?.to_bytes();
-    let permit = budget.take(reader, data.len()).ok_or(Error::Overloaded)?;
+    let data = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+    if data.is_empty() || is_http1 && data.len() <= SMALL_RESPONSE_BYTES {
+        return Some(Response::from_parts(head, Body::from(data)));
+    }
+    let permit = budget.take(reader, data.len().max(SMALL_RESPONSE_BYTES))?;
     let guard = activity.unwritten(data.len());
     let owner = Unwritten { data, _permit: permit, _guard: guard };
-    Ok(Response::from_parts(head, Body::from(Bytes::from_owner(owner))))
+    Some(Response::from_parts(head, Body::from(Bytes::from_owner(owner))))
 }

@@ -148,3 +148,35 @@ async fn large_heads_are_rejected() {
         assert_eq!(request.send().await.expect("a response").status(), status, "{bytes}");
     }
 }
+
+/// A body that nobody may send is dropped as it comes, however many streams bring one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg(target_os = "linux")]
+async fn bodies_without_a_key_are_not_kept() {
+    let database = Database::new().await;
+    let server = Binary::serve(&[("DATABASE_URL", &database.url)]);
+    let mut open = Vec::new();
+    let mut before = 0.0;
+    for number in 0..60 {
+        // The first ones set the measure.
+        if number == 10 {
+            before = server.peak_memory_mib();
+        }
+        let stream = Raw::connect(server.address).await.into_stream();
+        let (mut requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        tokio::spawn(async move { drop(connection.await) });
+        for method in ["POST", "GET", "PUT"] {
+            let request = hyper::Request::builder().method(method).uri("http://h/v1/sessions");
+            let request = request.header("x-api-key", "no").body(()).expect("valid");
+            requests = requests.ready().await.expect("open");
+            let (response, mut body) = requests.send_request(request, false).expect("sent");
+            // As much as the window permits; the rest, and the end, never come.
+            let _ = body.send_data(vec![b'x'; 900_000].into(), false);
+            let status = response.await.expect("a response").status();
+            assert!(status == 401 || status == 405, "{status}");
+            open.push((requests.clone(), body));
+        }
+    }
+    let grown = server.peak_memory_mib() - before;
+    assert!(grown < 25.0, "{grown} MiB more than {before} MiB");
+}

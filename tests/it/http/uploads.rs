@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use media3watch::limit::Limits;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{NOW_MS, report};
 use crate::support::{Database, Raw, Server, ServerOptions};
@@ -102,7 +102,12 @@ async fn decompressed_bodies_count_by_what_comes_out() {
             break;
         }
         assert!(Instant::now() < deadline, "{}", answer.text);
-        sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(300)).await;
+        for raw in &mut uploads {
+            // It came too late for its last piece: the batch above had the memory.
+            if timeout(Duration::from_millis(1), raw.answer()).await.is_ok() {
+                *raw = unfinished_batch(&server).await;
+            }
+        }
     }
-    drop(uploads);
 }
