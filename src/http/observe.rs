@@ -83,7 +83,7 @@ pub(super) async fn observe(
         let mut response = error.status().0.into_response();
         write_error(&app, &mut response, error, &request_id);
         if !is_http1 {
-            // A body would wait for room on its stream as the others do; a head does not.
+            // A body would hold memory, too.
             *response.body_mut() = Body::empty();
             response.headers_mut().insert(CONTENT_LENGTH, 0.into());
         }

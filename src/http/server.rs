@@ -103,24 +103,15 @@ struct Accepting<'a> {
 }
 
 impl Accepting<'_> {
-    /// The next connection, once there is a place for it.
+    /// The next connection, and its place among the others.
     async fn next(&mut self) -> (TcpStream, Place) {
-        let (mut stream, mut peer) = self.accept().await;
-        loop {
-            match self.connections.admit(peer) {
-                Ok((place, evicted)) => {
-                    if let Some(why) = evicted {
-                        self.app.metrics.connection_evicted(why);
-                        self.log.eviction(why);
-                    }
-                    return (stream, place);
-                }
-                // Others do not wait for an address that has too much.
-                Err(Eviction::Address) => (stream, peer) = self.accept().await,
-                // Even the spare connections are all in a request, which is a probe and short.
-                Err(Eviction::Full) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
+        let (stream, peer) = self.accept().await;
+        let (place, evicted) = self.connections.admit(peer);
+        if let Some(why) = evicted {
+            self.app.metrics.connection_evicted(why);
+            self.log.eviction(why);
         }
+        (stream, place)
     }
 
     async fn accept(&mut self) -> (TcpStream, IpAddr) {

@@ -2,6 +2,7 @@
 //! there is a budget, and for so long as a slow reader needs.
 
 use axum::body::Body;
+use axum::http::header::CONTENT_LENGTH;
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Collected};
@@ -26,7 +27,8 @@ impl AsRef<[u8]> for Unwritten {
     }
 }
 
-/// Takes memory for a response until it is written. `None` when there is none.
+/// Takes memory for a response until it is written. Where there is none, a small response loses
+/// its body, since a head never waits for room on its stream, and a large one is lost: `None`.
 pub(super) async fn account(
     response: Response,
     is_http1: bool,
@@ -34,13 +36,17 @@ pub(super) async fn account(
     budget: &ResponseBudget,
     activity: &Activity,
 ) -> Option<Response> {
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
     // All of it is there: no handler streams.
     let data = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
     if data.is_empty() || is_http1 && data.len() <= SMALL_RESPONSE_BYTES {
         return Some(Response::from_parts(head, Body::from(data)));
     }
-    let permit = budget.take(reader, data.len().max(SMALL_RESPONSE_BYTES))?;
+    let Some(permit) = budget.take(reader, data.len().max(SMALL_RESPONSE_BYTES)) else {
+        let is_small = data.len() <= SMALL_RESPONSE_BYTES;
+        head.headers.insert(CONTENT_LENGTH, 0.into());
+        return is_small.then(|| Response::from_parts(head, Body::empty()));
+    };
     let guard = activity.unwritten(data.len());
     let owner = Unwritten { data, _permit: permit, _guard: guard };
     Some(Response::from_parts(head, Body::from(Bytes::from_owner(owner))))

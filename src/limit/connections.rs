@@ -90,10 +90,8 @@ impl Connections {
     }
 
     /// A place for a new connection, and why another one gave way for it, if so.
-    ///
-    /// # Errors
-    /// Why another one would have to give way, when all are busy, the spare ones too.
-    pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Result<(Place, Option<Eviction>), Eviction> {
+    #[must_use]
+    pub fn admit(self: &Arc<Self>, peer: IpAddr) -> (Place, Option<Eviction>) {
         let is_trusted = self.trusted.contains(peer);
         let peer = peer_group(peer);
         let mut open = self.open();
@@ -103,13 +101,6 @@ impl Connections {
             Some(Eviction::Address) => !open.evict(Some(peer)),
             Some(Eviction::Full) => !open.evict(None),
         };
-        if let Some(why) = wanted
-            && is_spare
-            && open.spare.len() >= self.spare
-            && !open.evict_spare()
-        {
-            return Err(why);
-        }
         let slot = Arc::new(Slot {
             peer,
             is_trusted,
@@ -118,12 +109,15 @@ impl Connections {
             evicted: Notify::new(),
         });
         if is_spare {
+            if open.spare.len() >= self.spare {
+                open.evict_spare();
+            }
             open.spare.push(Arc::clone(&slot));
         } else {
             open.insert(Arc::clone(&slot));
         }
         let place = Place { connections: Arc::clone(self), slot };
-        Ok((place, wanted.filter(|_| !is_spare)))
+        (place, wanted.filter(|_| !is_spare))
     }
 
     /// Why an idle connection has to give way before another one of this peer fits.
@@ -155,21 +149,28 @@ impl Open {
 
     /// Ends the longest idle connection, of one peer or of all. False when none is idle.
     fn evict(&mut self, peer: Option<IpAddr>) -> bool {
-        let slot = match peer {
+        let longest_idle = match peer {
             Some(peer) => longest_idle(self.by_peer.get(&peer).into_iter().flatten()),
             None => longest_idle(self.by_peer.values().flatten()),
         };
-        let Some(slot) = slot else { return false };
-        self.remove(&slot);
-        slot.evicted.notify_one();
+        match longest_idle.filter(|slot| slot.idle_since() != BUSY) {
+            Some(slot) => self.end(&slot),
+            None => return false,
+        }
         true
     }
 
-    fn evict_spare(&mut self) -> bool {
-        let Some(slot) = longest_idle(self.spare.iter()) else { return false };
-        self.remove(&slot);
+    /// Ends the longest idle spare connection, or else the oldest: a client that does not read
+    /// the response to its probe must not keep others from theirs.
+    fn evict_spare(&mut self) {
+        if let Some(slot) = longest_idle(self.spare.iter()) {
+            self.end(&slot);
+        }
+    }
+
+    fn end(&mut self, slot: &Arc<Slot>) {
+        self.remove(slot);
         slot.evicted.notify_one();
-        true
     }
 
     /// Forgets a connection, unless it has given way already.
@@ -177,7 +178,8 @@ impl Open {
         let position =
             |slots: &[Arc<Slot>]| slots.iter().position(|other| Arc::ptr_eq(other, slot));
         if let Some(at) = position(&self.spare) {
-            self.spare.swap_remove(at);
+            // In the order of their age.
+            self.spare.remove(at);
         } else if let Some(slots) = self.by_peer.get_mut(&slot.peer)
             && let Some(at) = position(slots)
         {
@@ -190,9 +192,9 @@ impl Open {
     }
 }
 
+/// The first of those that are idle for the longest; of those that are busy where none is idle.
 fn longest_idle<'a>(slots: impl Iterator<Item = &'a Arc<Slot>>) -> Option<Arc<Slot>> {
-    let slot = slots.min_by_key(|slot| slot.idle_since())?;
-    (slot.idle_since() != BUSY).then(|| Arc::clone(slot))
+    slots.min_by_key(|slot| slot.idle_since()).cloned()
 }
 
 /// A connection's place among the others; free again on drop.
@@ -250,81 +252,4 @@ impl Drop for Place {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn connections(capacity: usize, share: usize, trusted: &str) -> Arc<Connections> {
-        let limits = Limits {
-            connections: capacity,
-            connections_of_an_address: share,
-            spare_connections: 2,
-            ..Limits::default()
-        };
-        Connections::new(&limits, trusted.parse().expect("networks"))
-    }
-
-    fn peer(number: u8) -> IpAddr {
-        IpAddr::from([10, 0, 0, number])
-    }
-
-    /// Idle since another millisecond than the one before.
-    fn idle(connections: &Arc<Connections>, number: u8) -> (Place, Option<Eviction>) {
-        std::thread::sleep(Duration::from_millis(2));
-        connections.admit(peer(number)).expect("a place")
-    }
-
-    async fn gave_way(place: &Place) -> bool {
-        tokio::time::timeout(Duration::ZERO, place.evicted()).await.is_ok()
-    }
-
-    #[tokio::test]
-    async fn when_full_the_longest_idle_one_gives_way() {
-        let connections = connections(3, 3, "");
-        let (first, _) = idle(&connections, 1);
-        let (second, _) = idle(&connections, 2);
-        let (third, none) = idle(&connections, 3);
-        assert_eq!(none, None);
-        first.is_busy();
-        let (_fourth, why) = idle(&connections, 4);
-        assert_eq!(why, Some(Eviction::Full));
-        assert!(gave_way(&second).await && !gave_way(&first).await && !gave_way(&third).await);
-        // One that gave way frees no second place when it ends.
-        drop(second);
-        assert_eq!(idle(&connections, 5).1, Some(Eviction::Full));
-        assert!(gave_way(&third).await);
-    }
-
-    #[tokio::test]
-    async fn an_address_has_its_share_and_trusted_ones_have_more() {
-        let connections = connections(10, 2, "10.0.0.9");
-        let (other, _) = idle(&connections, 1);
-        let own = [idle(&connections, 2).0, idle(&connections, 2).0];
-        let (_third, why) = idle(&connections, 2);
-        assert_eq!(why, Some(Eviction::Address));
-        assert!(gave_way(&own[0]).await && !gave_way(&own[1]).await && !gave_way(&other).await);
-        let proxied: Vec<_> = (0..5).map(|_| idle(&connections, 9)).collect();
-        assert!(proxied.iter().all(|(_, why)| why.is_none()));
-    }
-
-    #[tokio::test]
-    async fn when_all_are_busy_spare_ones_remain_until_there_is_room() {
-        let connections = connections(2, 2, "");
-        let busy = [idle(&connections, 1).0, idle(&connections, 2).0];
-        busy.iter().for_each(Place::is_busy);
-        let (spare, why) = idle(&connections, 3);
-        assert!(spare.is_spare() && why.is_none());
-        let (second, _) = idle(&connections, 4);
-        let (third, _) = idle(&connections, 5);
-        assert!(gave_way(&spare).await && third.is_spare());
-        second.is_busy();
-        third.is_busy();
-        assert_eq!(connections.admit(peer(6)).err(), Some(Eviction::Full), "all are busy");
-        drop(busy);
-        assert!(!second.is_spare() && !third.is_spare());
-        drop((second, third));
-        assert_eq!(connections.open().count, 0);
-        assert!(!idle(&connections, 7).0.is_spare());
-    }
-}
+mod tests;

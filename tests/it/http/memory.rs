@@ -112,6 +112,10 @@ async fn idle_connections_are_small() {
                 let head = format!("GET /health/live HTTP/1.1\r\nHost: h\r\nX: {long}\r\n\r\n");
                 assert!(raw.write(head).await);
                 assert!(raw.answer().await.0.starts_with("HTTP/1.1 200"));
+                // A body, read in large pieces if there were room for them.
+                let head = "POST /v1/sessions HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n";
+                assert!(raw.write(head.to_owned() + &"x".repeat(60_000)).await);
+                assert!(raw.answer().await.0.starts_with("HTTP/1.1 401"));
                 (Some(raw), None)
             } else {
                 let stream = Raw::connect(server.address).await.into_stream();
