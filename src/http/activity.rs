@@ -61,7 +61,7 @@ impl Activity {
             requests: 0,
             leftovers: 0,
             unwritten: Vec::new(),
-            // A new connection owes us a request.
+            // A new connection has the time of a head to send one.
             head_since: Some(now),
             idle_since: now,
             closing_since: None,

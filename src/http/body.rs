@@ -109,7 +109,8 @@ async fn collect(
             return Err(Error::Overloaded);
         }
         let latest = Instant::now() + still;
-        // A large body holds memory that others want: drops of it buy little time.
+        // A large body holds memory that others need, so each piece extends its deadline only by
+        // what it is worth.
         deadline = if permit.is_large() {
             latest.min(deadline + Limits::bought_by(chunk.len()))
         } else {

@@ -8,8 +8,8 @@ use crate::auth::{KeyId, Scope};
 
 const MIB: usize = 1024 * 1024;
 
-/// Bodies up to this size, which are nearly all that hold one report, have a budget of their own:
-/// whoever uploads large bodies, however slowly, leaves it alone.
+/// Bodies up to this size, as nearly all with a single report are, have a budget of their own, so
+/// that large uploads, however slow, cannot use it up.
 const SMALL_BODY_BYTES: usize = 64 * 1024;
 const SMALL_BODIES: usize = 16 * MIB;
 const SMALL_BODIES_OF_A_KEY: usize = 12 * MIB;
@@ -40,8 +40,8 @@ impl Default for BodyBudget {
 }
 
 impl BodyBudget {
-    /// A permit for one body, which is announced to have so many bytes, 0 if unknown. It holds
-    /// none of them yet: who announces much and sends nothing holds nothing.
+    /// A permit for one body; `announced` is its `Content-Length`, or 0. It takes memory only as
+    /// bytes arrive, so a large announcement alone holds none.
     #[must_use]
     pub fn permit(&self, key: &KeyId, announced: usize) -> BodyPermit {
         BodyPermit {
