@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Keys;
 use crate::clock::Clock;
 use crate::ingest::Ingest;
-use crate::limit::{Limiter, Limits, Rooms};
+use crate::limit::{BodyBudget, Limiter, Limits, ResponseBudget, TrustedProxies};
 use crate::managed_pg::Outage;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -35,7 +35,11 @@ pub struct App {
     /// What clients may cost.
     pub limits: Limits,
     /// Memory for their bodies.
-    pub rooms: Rooms,
+    pub bodies: BodyBudget,
+    /// Memory for responses that they have not read yet.
+    pub responses: ResponseBudget,
+    /// Peers that stand for many clients.
+    pub trusted_proxies: TrustedProxies,
     /// Where `/metrics` is answered.
     pub metrics_on_main: bool,
     /// Cancelled when the server begins to stop.

@@ -16,7 +16,7 @@ use crate::config::{Config, MetricsAt};
 use crate::http;
 use crate::ingest::{Bounds, Ingest};
 use crate::jobs;
-use crate::limit::{Limiter, Limits, Rooms};
+use crate::limit::{BodyBudget, Limiter, Limits, ResponseBudget};
 use crate::managed_pg::Outage;
 use crate::store::{MigrateError, Store, Target};
 use crate::telemetry::Metrics;
@@ -88,7 +88,9 @@ pub async fn run(
         clock: ground.clock,
         max_body_bytes: config.max_body_bytes,
         limits: ground.limits,
-        rooms: Rooms::default(),
+        bodies: BodyBudget::default(),
+        responses: ResponseBudget::default(),
+        trusted_proxies: config.trusted_proxies.clone(),
         metrics_on_main: config.metrics == MetricsAt::Main,
         stopping: stopping.clone(),
     });

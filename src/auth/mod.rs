@@ -35,7 +35,7 @@ impl fmt::Display for Tenant {
 }
 
 /// What a key may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// Post reports.
     Ingest,

@@ -29,7 +29,7 @@ pub use source::{Environment, Problem, Setting, Source};
 pub use variables::{VARIABLES, Variable};
 
 use crate::auth::PlainKey;
-use crate::limit::RateLimit;
+use crate::limit::{RateLimit, TrustedProxies};
 use crate::managed_pg;
 use crate::report::Retention;
 use crate::store::{PoolSize, Reader};
@@ -56,6 +56,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Per key.
     pub rate_limit: RateLimit,
+    /// Peers whose connections are those of many clients.
+    pub trusted_proxies: TrustedProxies,
     /// Checked, and reserved.
     pub redis_url: Option<SecretString>,
     /// How long sessions are kept.
@@ -140,6 +142,8 @@ impl Config {
         let host = reader.value(var::HOST, IpAddr::V4(Ipv4Addr::UNSPECIFIED), host);
         let requests = reader.value(var::RATE_LIMIT_REQUESTS, 100, number(1, u32::MAX));
         let window = reader.value(var::RATE_LIMIT_WINDOW_SEC, 60, number(1, 86_400));
+        let trusted_proxies =
+            reader.value(var::TRUSTED_PROXIES, TrustedProxies::default(), str::parse);
         let redis_url = redis_url(&mut reader);
         let days = reader.value(var::RETENTION_DAYS, 90, number(0, MAX_RETENTION_DAYS));
         let pool = pool(&mut reader);
@@ -160,6 +164,7 @@ impl Config {
                 requests: NonZeroU32::new(requests).expect("at least 1"),
                 window: Duration::from_secs(window),
             },
+            trusted_proxies,
             redis_url,
             retention: Retention::days(days),
             pool,

@@ -49,12 +49,15 @@ fn all_problems_are_reported_at_once_and_secrets_stay_hidden() {
         ("METRICS_ADDR", "9090"),
         ("MAX_BODY_BYTES", "1MB"),
         ("REDIS_URL", "canary:6379"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8;10.1.0.1"),
     ])
     .expect_err("wrong");
     let text = error.to_string();
-    assert_eq!(error.0.len(), 13, "{text}");
+    assert_eq!(error.0.len(), 14, "{text}");
     assert!(!text.contains("canary"), "{text}");
     assert!(text.contains("PORT is \"80800\", expected a whole number from 0 to 65535"));
+    let proxies = "TRUSTED_PROXIES is \"10.0.0.0/8;10.1.0.1\", expected addresses or networks";
+    assert!(text.contains(proxies), "{text}");
 }
 
 #[test]

@@ -44,6 +44,8 @@ variables! {
         "Requests per window and key. A viewer of SDK 1.x posts at least four a minute.";
     RATE_LIMIT_WINDOW_SEC = "RATE_LIMIT_WINDOW_SEC", "60", false,
         "Length of that window in seconds.";
+    TRUSTED_PROXIES = "TRUSTED_PROXIES", "none", false,
+        "Addresses or networks of proxies and load balancers in front of the server, separated by commas, such as `10.0.0.0/8,192.0.2.7`. Any other address may have an eighth of all connections.";
     REDIS_URL = "REDIS_URL", "none", true,
         "Reserved for limits shared by several instances: checked, but not used by this version, which counts per instance.";
     RETENTION_DAYS = "RETENTION_DAYS", "90", false,

@@ -31,7 +31,7 @@ where
         count(app, scope, "INVALID_API_KEY");
         return Error::InvalidApiKey.into_response();
     };
-    let seen = Seen { tenant: caller.tenant.clone() };
+    let seen = Seen { tenant: caller.tenant.clone(), key: caller.key.clone(), scope };
     if !caller.may(scope) {
         count(app, scope, "FORBIDDEN");
         let mut response = Error::Forbidden(scope).into_response();

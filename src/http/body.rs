@@ -5,19 +5,19 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use tokio::time::Instant;
 
 use super::error::Error;
 use crate::app::App;
-use crate::limit::Room;
+use crate::auth::KeyId;
+use crate::limit::{BodyPermit, Limits};
 use crate::report::Rejection;
 
-/// What is read and thrown away of a body that is too large, so that the client, still
-/// sending, gets to see the answer.
-const DISCARD_BYTES: usize = 16 * 1024 * 1024;
-const DISCARD_TIME: Duration = Duration::from_secs(2);
+/// Most memory that is set aside for what a client announces and has not sent.
+const RESERVED_BYTES: usize = 256 * 1024;
 
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +49,10 @@ impl Format {
     }
 }
 
-/// A body in memory, and the room it takes up there.
-pub(super) struct Held {
+/// A body in memory, and the permit for that memory.
+pub(super) struct BufferedBody {
     pub(super) bytes: Bytes,
-    pub(super) room: Room,
+    pub(super) permit: BodyPermit,
 }
 
 /// The body as sent, of at most `most` bytes. One of more than `limit` bytes is read to be kept.
@@ -61,29 +61,19 @@ pub(super) async fn read(
     limit: usize,
     most: usize,
     app: &App,
-) -> Result<Held, Error> {
-    let headers = request.headers();
-    let announced = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok())
-        .unwrap_or(0);
-    // A client that waits to be asked for the body is not asked.
-    let waits = headers.contains_key(EXPECT);
-    let mut body = request.into_body();
+    key: &KeyId,
+) -> Result<BufferedBody, Error> {
+    let announced = request.headers().get(CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let announced = announced.unwrap_or(0);
     if announced > most {
-        if !waits {
-            discard(body).await;
-        }
         return Err(Error::TooLarge(limit));
     }
-    let mut room = app.rooms.open();
-    let collected = collect(&mut body, most, app.limits.still, &mut room);
+    let mut permit = app.bodies.permit(key, announced);
+    let collected = collect(request.into_body(), most, announced, app.limits.still, &mut permit);
     match tokio::time::timeout(app.limits.body, collected).await {
-        Ok(Ok(Some(bytes))) => Ok(Held { bytes, room }),
-        Ok(Ok(None)) => {
-            discard(body).await;
-            Err(Error::TooLarge(limit))
-        }
+        Ok(Ok(Some(bytes))) => Ok(BufferedBody { bytes, permit }),
+        Ok(Ok(None)) => Err(Error::TooLarge(limit)),
         Ok(Err(error)) => Err(error),
         Err(_) => Err(Error::Timeout),
     }
@@ -91,16 +81,18 @@ pub(super) async fn read(
 
 /// `None` when the body is larger than `limit`.
 async fn collect(
-    body: &mut Body,
+    mut body: Body,
     limit: usize,
+    announced: usize,
     still: Duration,
-    room: &mut Room,
+    permit: &mut BodyPermit,
 ) -> Result<Option<Bytes>, Error> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     let mut length = 0;
+    let mut deadline = Instant::now() + still;
     loop {
-        let frame = match tokio::time::timeout(still, body.frame()).await {
+        let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
             Ok(None) => break,
             // Standing still, gone, or talking nonsense: cut off all the same.
@@ -113,31 +105,27 @@ async fn collect(
         if length > limit {
             return Ok(None);
         }
-        if !room.take(chunk.len()) {
+        if !permit.take(chunk.len()) {
             return Err(Error::Overloaded);
         }
+        let latest = Instant::now() + still;
+        // A large body holds memory that others need, so each piece extends its deadline only by
+        // what it is worth.
+        deadline = if permit.is_large() {
+            latest.min(deadline + Limits::bought_by(chunk.len()))
+        } else {
+            latest
+        };
         // Most reports come in one piece, which need not be copied.
         if first.is_empty() && all.is_empty() {
             first = chunk;
         } else {
+            if all.is_empty() {
+                all.reserve(announced.clamp(first.len() + chunk.len(), RESERVED_BYTES));
+            }
             all.extend_from_slice(&std::mem::take(&mut first));
             all.extend_from_slice(&chunk);
         }
     }
     Ok(Some(if all.is_empty() { first } else { all.freeze() }))
-}
-
-/// Reads on for a moment, so that a client that is still sending gets to see the answer.
-async fn discard(mut body: Body) {
-    let discard = async {
-        let mut discarded = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            discarded += frame.data_ref().map_or(0, Bytes::len);
-            if discarded > DISCARD_BYTES {
-                break;
-            }
-        }
-    };
-    // Whether it ended or not: the answer is the same.
-    let _ = tokio::time::timeout(DISCARD_TIME, discard).await;
 }

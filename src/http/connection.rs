@@ -1,69 +1,82 @@
-//! One connection, and the clock that ends it when the client dawdles.
-//!
-//! hyper's own header timeout also ends idle keep-alive connections, and the detection of
-//! HTTP/2 has no timeout at all, so the clock is ours: it sees bytes coming in and requests
-//! beginning and ending.
+//! One connection: hyper, the socket under it, and what ends it.
 
 use std::convert::Infallible;
 use std::io::{IoSlice, Result as IoResult};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::Request;
-use axum::http::Version;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use bytes::BufMut;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::Watcher;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::activity::Activity;
+use super::leftover;
 use super::observe::observe;
 use crate::app::App;
-use crate::limit::Limits;
+use crate::limit::Place;
 
+/// What a closed connection may still bring: a body of the largest size, and as much again.
+const CLOSING_BYTES: usize = 16 * 1024 * 1024;
+const SCRATCH_BYTES: usize = 8 * 1024;
 /// Up to this size an answer, with its head, is written in one piece.
 const SMALL_ANSWER_BYTES: usize = 2048;
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. `stopping` is cancelled when it shall take no more requests.
 pub(super) async fn serve(
     http: &Builder<TokioExecutor>,
     stream: TcpStream,
     app: Arc<App>,
     router: Router,
-    watcher: Watcher,
+    place: Place,
+    stopping: CancellationToken,
 ) {
-    let limits = app.limits;
-    let activity = Activity::new(limits);
-    let io = TokioIo::new(Watched { stream, activity: activity.clone() });
+    let activity = Activity::new(place, app.limits);
+    let io = TokioIo::new(Watched { stream, activity: activity.clone(), thrown_away: 0 });
     let seen = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let guard = seen.begin(request.version());
-        let answer = observe(Arc::clone(&app), router.clone(), request.map(Body::new));
-        async move {
-            let _guard = guard;
-            Ok::<_, Infallible>(answer.await)
-        }
+        let guard = seen.request(request.version());
+        let (request, leftover) = leftover::watch(request, &seen, app.limits.still);
+        let response = observe(Arc::clone(&app), router.clone(), request, seen.clone());
+        // hyper keeps room for this future as long as the connection lives: a box is small.
+        Box::pin(async move {
+            let mut response = response.await;
+            if leftover.costs_the_connection() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            drop(guard);
+            Ok::<_, Infallible>(response)
+        })
     });
-    let connection = http.serve_connection(io, service).into_owned();
-    let mut connection = pin!(watcher.watch(connection));
+    let mut connection = pin!(http.serve_connection(io, service).into_owned());
+    let mut stopping = pin!(stopping.cancelled_owned());
+    let mut is_stopping = false;
     loop {
-        let deadline = activity.arm(limits);
+        let deadline = activity.deadline();
         tokio::select! {
+            biased;
             // Broken connections are the clients' affair.
             _ = &mut connection => return,
+            () = &mut stopping, if !is_stopping => {
+                is_stopping = true;
+                activity.stop();
+                connection.as_mut().graceful_shutdown();
+            }
+            () = activity.evicted() => return,
             // Less time is left than when we went to sleep.
-            () = activity.0.sooner.notified() => {}
+            () = activity.sooner() => {}
             () = tokio::time::sleep_until(deadline) => {
-                if activity.arm(limits) <= Instant::now() {
+                if activity.deadline() <= Instant::now() {
                     return;
                 }
             }
@@ -71,95 +84,11 @@ pub(super) async fn serve(
     }
 }
 
-/// What a connection is doing. Shared by its socket, its requests and its clock.
-#[derive(Clone)]
-struct Activity(Arc<Shared>);
-
-struct Shared {
-    state: Mutex<State>,
-    sooner: Notify,
-    head: Duration,
-}
-
-struct State {
-    requests: usize,
-    /// When the head that is being read began.
-    head_since: Option<Instant>,
-    idle_since: Instant,
-    is_http2: bool,
-    /// When the clock will look again.
-    armed: Instant,
-}
-
-impl Activity {
-    fn new(limits: Limits) -> Self {
-        let now = Instant::now();
-        let state = State {
-            requests: 0,
-            // A new connection owes us a request.
-            head_since: Some(now),
-            idle_since: now,
-            is_http2: false,
-            armed: now,
-        };
-        let (sooner, head) = (Notify::new(), limits.head);
-        Self(Arc::new(Shared { state: Mutex::new(state), sooner, head }))
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn bytes_read(&self) {
-        let mut state = self.state();
-        // On HTTP/2 bytes may be pings: there, only idleness counts.
-        if state.requests == 0 && !state.is_http2 && state.head_since.is_none() {
-            let now = Instant::now();
-            state.head_since = Some(now);
-            // On a busy connection the clock looks soon enough, and is let sleep.
-            if state.armed > now + self.0.head {
-                self.0.sooner.notify_one();
-            }
-        }
-    }
-
-    fn begin(&self, version: Version) -> Ending {
-        let mut state = self.state();
-        state.requests += 1;
-        state.head_since = None;
-        state.is_http2 = version == Version::HTTP_2;
-        drop(state);
-        Ending(self.clone())
-    }
-
-    /// When the clock has to look again: the connection is to be ended then if nothing has
-    /// happened. Bodies and handlers have deadlines of their own.
-    fn arm(&self, limits: Limits) -> Instant {
-        let mut state = self.state();
-        state.armed = match state.head_since {
-            _ if state.requests > 0 => Instant::now() + limits.head,
-            Some(since) => since + limits.head,
-            None => state.idle_since + limits.idle,
-        };
-        state.armed
-    }
-}
-
-/// Marks the end of a request.
-struct Ending(Activity);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.requests -= 1;
-        state.idle_since = Instant::now();
-    }
-}
-
 /// A socket that tells when something comes in.
 struct Watched {
     stream: TcpStream,
     activity: Activity,
+    thrown_away: usize,
 }
 
 impl AsyncRead for Watched {
@@ -213,7 +142,21 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
+    /// Closes our half of the connection, then reads on until the client closes the other: if the
+    /// socket went away with bytes unread, the client could lose the response, or could not even
+    /// finish sending and look at it. The connection's clock bounds the time.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<IoResult<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        self.activity.closing();
+        let mut bytes = [0; SCRATCH_BYTES];
+        while self.thrown_away < CLOSING_BYTES {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            match buffer.filled().len() {
+                0 => break,
+                length => self.thrown_away += length,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }

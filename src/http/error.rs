@@ -30,7 +30,7 @@ pub enum Error {
     Limited(Duration),
     /// Postgres stayed away.
     Database,
-    /// Too much is waiting.
+    /// Too much is waiting, or no memory or connection is left.
     Overloaded,
     /// Our fault; the cause is in the log.
     Internal,
@@ -75,7 +75,7 @@ impl Error {
             Self::TooLarge(limit) => format!("$: the body is larger than {limit} bytes"),
             Self::Limited(_) => "too many requests for this key".to_owned(),
             Self::Database => "the database cannot be used at the moment, try again".to_owned(),
-            Self::Overloaded => "too many reports are waiting, try again".to_owned(),
+            Self::Overloaded => "the server is overloaded, try again".to_owned(),
             Self::Internal => format!("internal error, see the log for request {request_id}"),
         }
     }

@@ -1,22 +1,24 @@
 //! HTTP: routes, and what surrounds every request.
 //!
 //! ```text
-//! connection (cap, timeouts) ─▶ observe (request id, metrics, log, errors as JSON)
+//! connection (limits, timeouts) ─▶ observe (request id, metrics, log, errors as JSON)
 //!   ─▶ admit (key, scope, rate limit) ─▶ handler
 //! ```
 
+mod activity;
 mod admit;
 mod body;
 mod connection;
 mod decode;
 mod error;
-mod finish;
+mod leftover;
 mod observe;
 mod openapi;
 mod server;
 mod session;
 mod sessions;
 mod status;
+mod unwritten;
 
 use std::sync::Arc;
 
@@ -77,9 +79,41 @@ pub fn metrics_router(app: Arc<App>) -> Router {
     finish(app, Router::new().route(METRICS, get(status::metrics)))
 }
 
+/// Runs `work` to completion, even if the client disconnects. A panic becomes
+/// [`Error::Internal`].
+async fn run_to_completion<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::spawn(work).await.map_err(|_| Error::Internal)
+}
+
 fn finish(app: Arc<App>, routes: Router<Arc<App>>) -> Router {
     routes
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .fallback(async || NO_SUCH_PATH)
         .with_state(app)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_goes_on_when_nobody_waits() {
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        let work = run_to_completion(async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            done.send(()).expect("the test waits");
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(1), work).await.is_err());
+        is_done.await.expect("finished");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error() {
+        let work = run_to_completion::<()>(async { panic!("on purpose") });
+        assert_eq!(work.await, Err(Error::Internal));
+    }
 }

@@ -8,14 +8,17 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tower::ServiceExt;
 
+use super::activity::Activity;
 use super::error::Error;
+use super::unwritten::account;
 use super::{METRICS, NO_SUCH_PATH, ROUTES, SESSION, SESSIONS};
 use crate::app::App;
-use crate::auth::Tenant;
+use crate::auth::{KeyId, Scope, Tenant};
+use crate::limit::Reader;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Methods by name; a client may send anything as one.
@@ -26,6 +29,8 @@ const MAX_REQUEST_ID_CHARS: usize = 64;
 #[derive(Clone)]
 pub(super) struct Seen {
     pub(super) tenant: Tenant,
+    pub(super) key: KeyId,
+    pub(super) scope: Scope,
 }
 
 /// What became of the request's report, for the log line.
@@ -33,7 +38,12 @@ pub(super) struct Seen {
 pub(super) struct OutcomeName(pub(super) &'static str);
 
 /// Answers a request.
-pub(super) async fn observe(app: Arc<App>, router: Router, mut request: Request) -> Response {
+pub(super) async fn observe(
+    app: Arc<App>,
+    router: Router,
+    mut request: Request,
+    connection: Activity,
+) -> Response {
     normalise_path(request.uri_mut());
     let started = Instant::now();
     let request_id = request_id(request.headers());
@@ -45,8 +55,16 @@ pub(super) async fn observe(app: Arc<App>, router: Router, mut request: Request)
     // Logs what it has also when the client hangs up and this future is dropped.
     let mut line = Line { app: &app, method, request_id: &request_id, started, answered: false };
 
-    let mut response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-    let error = response.extensions_mut().remove::<Error>();
+    let is_turned_away = !is_probe(template) && connection.is_spare();
+    let mut response = if is_turned_away {
+        if method == "POST" {
+            app.metrics.failed(Error::Overloaded.status().1);
+        }
+        Error::Overloaded.into_response()
+    } else {
+        router.oneshot(request).await.unwrap_or_else(|never| match never {})
+    };
+    let mut error = response.extensions_mut().remove::<Error>();
     if let Some(error) = &error {
         write_error(&app, &mut response, error, &request_id);
         if is_head {
@@ -54,10 +72,29 @@ pub(super) async fn observe(app: Arc<App>, router: Router, mut request: Request)
             *response.body_mut() = Body::empty();
         }
     }
+    let seen = response.extensions().get::<Seen>().cloned();
+    let reader = match &seen {
+        Some(seen) => Reader::Key(seen.key.clone(), seen.scope),
+        None => Reader::Peer(connection.peer()),
+    };
+    let accounted = account(response, is_http1, reader, &app.responses, &connection).await;
+    let mut response = accounted.unwrap_or_else(|| {
+        let error = error.insert(Error::Overloaded);
+        let mut response = error.status().0.into_response();
+        write_error(&app, &mut response, error, &request_id);
+        if !is_http1 {
+            // A body would hold memory, too.
+            *response.body_mut() = Body::empty();
+            response.headers_mut().insert(CONTENT_LENGTH, 0.into());
+        }
+        seen.map(|seen| response.extensions_mut().insert(seen));
+        response
+    });
     let is_routed = error.as_ref() != Some(&NO_SUCH_PATH);
     let id = HeaderValue::from_str(&request_id).expect("checked when it was taken");
     response.headers_mut().insert(REQUEST_ID, id);
-    if is_http1 && app.stopping.is_cancelled() {
+    let is_last = app.stopping.is_cancelled() || is_turned_away || error == Some(Error::Timeout);
+    if is_http1 && is_last {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let route = if is_routed { template } else { "unmatched" };
@@ -89,8 +126,8 @@ impl Line<'_> {
         let duration_ms = millis(took);
         // Probes and scrapes come all the time and say little; of requests over their limit, which
         // a client may repeat as fast as it can, the limiter says how many there were.
-        let is_probe = matches!(route, "/health" | "/health/live" | "/health/ready" | "/metrics");
-        if is_probe && status < 500 || status == StatusCode::TOO_MANY_REQUESTS {
+        let is_quiet = is_probe(route) || route == METRICS;
+        if is_quiet && status < 500 || status == StatusCode::TOO_MANY_REQUESTS {
             tracing::debug!(
                 method,
                 route,
@@ -124,6 +161,11 @@ impl Drop for Line<'_> {
             tracing::info!(method, duration_ms, request_id, outcome = "client_gone", "request");
         }
     }
+}
+
+/// Whether this is a route that load balancers and supervisors ask.
+fn is_probe(route: &str) -> bool {
+    matches!(route, "/health" | "/health/live" | "/health/ready")
 }
 
 /// Makes `//v1/sessions/` what it means: URLs are put together from parts with a slash at the end

@@ -1,5 +1,6 @@
-//! The accept loop: a cap on connections, and a stop that lets requests finish.
+//! The accept loop: limits on connections, and a stop that lets requests finish.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,19 +8,24 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use nix::errno::Errno;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::connection;
 use crate::app::App;
-use crate::limit::Limits;
+use crate::limit::{Connections, Eviction, Limits, Place};
 use crate::telemetry::{Metrics, OnceAMinute};
 
+/// What a connection reads ahead, and so the largest head. hyper takes no less.
+const H1_BUFFER_BYTES: usize = 8 * 1024;
+const H2_HEADER_BYTES: u32 = 8 * 1024;
+const H2_STREAMS: u32 = 32;
+/// What a client may send ahead: of a body that is read, which then arrives as fast over a long
+/// way. What is sent to a handler that does not read it is dropped, and never waits in memory.
+const H2_WINDOW: u32 = 1024 * 1024;
 const H2_PING_EVERY: Duration = Duration::from_secs(20);
-const H2_STREAMS: u32 = 128;
-const H1_BUFFER_BYTES: usize = 64 * 1024;
 
 const EMFILE: i32 = Errno::EMFILE as i32;
 const ENFILE: i32 = Errno::ENFILE as i32;
@@ -28,6 +34,37 @@ const ENFILE: i32 = Errno::ENFILE as i32;
 /// requests under way, and returns.
 pub async fn serve(listener: TcpListener, router: Router, app: &Arc<App>) {
     let limits = app.limits;
+    let http = Arc::new(protocols());
+    let connections = Connections::new(&limits, app.trusted_proxies.clone());
+    let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+    let mut accepting = Accepting { listener, connections, log: Log::default(), app };
+    let mut lingering = pin!(async {
+        app.stopping.cancelled().await;
+        tokio::time::sleep(limits.linger).await;
+    });
+    loop {
+        let (stream, place) = tokio::select! {
+            next = accepting.next() => next,
+            () = &mut lingering => break,
+        };
+        let (http, router, app) = (Arc::clone(&http), router.clone(), Arc::clone(app));
+        let (open, stopping) = (Open::new(&app.metrics), stopping.clone());
+        tasks.spawn(async move {
+            connection::serve(&http, stream, app, router, place, stopping).await;
+            drop(open);
+        });
+    }
+    drop(accepting);
+    stopping.cancel();
+    tasks.close();
+    if tokio::time::timeout(limits.drain, tasks.wait()).await.is_err() {
+        tracing::warn!("some requests did not finish in time");
+    }
+}
+
+/// HTTP/1 and HTTP/2 as they are spoken here: a client without a key gets no more memory than a
+/// few buffers of a few kilobytes.
+fn protocols() -> Builder<TokioExecutor> {
     let mut http = Builder::new(TokioExecutor::new());
     // A client that hangs up right after sending, as an app does that is closed, may never
     // send again: its report is stored all the same.
@@ -35,35 +72,11 @@ pub async fn serve(listener: TcpListener, router: Router, app: &Arc<App>) {
     http.http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(H2_PING_EVERY)
-        .max_concurrent_streams(H2_STREAMS);
-    let http = Arc::new(http);
-    let graceful = GracefulShutdown::new();
-    let slots = Arc::new(Semaphore::new(limits.connections));
-    let mut failures = OnceAMinute::default();
-    let mut closing = pin!(async {
-        app.stopping.cancelled().await;
-        tokio::time::sleep(limits.linger).await;
-    });
-    loop {
-        let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await.expect("never closed");
-            (slot, accept(&listener, &mut failures).await)
-        };
-        let (slot, stream) = tokio::select! {
-            next = next => next,
-            () = &mut closing => break,
-        };
-        let (http, router, app) = (Arc::clone(&http), router.clone(), Arc::clone(app));
-        let (open, watcher) = (Open::new(&app.metrics), graceful.watcher());
-        tokio::spawn(async move {
-            connection::serve(&http, stream, app, router, watcher).await;
-            drop((open, slot));
-        });
-    }
-    drop(listener);
-    if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some requests did not finish in time");
-    }
+        .max_concurrent_streams(H2_STREAMS)
+        .max_header_list_size(H2_HEADER_BYTES)
+        .initial_stream_window_size(H2_WINDOW)
+        .initial_connection_window_size(H2_WINDOW);
+    http
 }
 
 /// Counts a connection for as long as it is open, however that ends.
@@ -82,36 +95,86 @@ impl Drop for Open {
     }
 }
 
-async fn accept(listener: &TcpListener, failures: &mut OnceAMinute) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // Answers are small and wait for nothing.
-                let _ = stream.set_nodelay(true);
-                return stream;
-            }
-            Err(error) => {
-                // Out of file descriptors, or a client gone before we looked: go on, but
-                // do not spin.
-                log_failure(&error, failures);
-                tokio::time::sleep(Duration::from_millis(50)).await;
+struct Accepting<'a> {
+    listener: TcpListener,
+    connections: Arc<Connections>,
+    log: Log,
+    app: &'a App,
+}
+
+impl Accepting<'_> {
+    /// The next connection, and its place among the others.
+    async fn next(&mut self) -> (TcpStream, Place) {
+        let (stream, peer) = self.accept().await;
+        let (place, evicted) = self.connections.admit(peer);
+        if let Some(why) = evicted {
+            self.app.metrics.connection_evicted(why);
+            self.log.eviction(why);
+        }
+        (stream, place)
+    }
+
+    async fn accept(&mut self) -> (TcpStream, IpAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    // Answers are small and wait for nothing.
+                    let _ = stream.set_nodelay(true);
+                    return (stream, peer.ip());
+                }
+                Err(error) => {
+                    // Out of file descriptors, or a client gone before we looked: go on, but
+                    // do not spin.
+                    self.log.failure(&error);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
         }
     }
 }
 
-fn log_failure(error: &std::io::Error, failures: &mut OnceAMinute) {
-    let Some(attempts) = failures.count() else { return };
-    if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
-        let wanted = Limits::default().files();
-        tracing::warn!(
-            %error,
-            attempts,
-            wanted,
-            "out of file descriptors: new clients wait until others leave; allow {wanted} \
-             (ulimit -n {wanted}, or LimitNOFILE={wanted} in the systemd unit)"
-        );
-    } else {
-        tracing::warn!(%error, attempts, "connections could not be accepted");
+/// What may happen all the time.
+#[derive(Default)]
+struct Log {
+    failures: OnceAMinute,
+    full: OnceAMinute,
+    address: OnceAMinute,
+}
+
+impl Log {
+    fn eviction(&mut self, why: Eviction) {
+        match why {
+            Eviction::Full => {
+                let Some(evicted) = self.full.count() else { return };
+                tracing::warn!(
+                    evicted,
+                    "every connection is taken: idle ones gave way to new ones"
+                );
+            }
+            Eviction::Address => {
+                let Some(evicted) = self.address.count() else { return };
+                tracing::warn!(
+                    evicted,
+                    "one address has its share of the connections: its idle ones gave way to its \
+                     new ones; if that is a proxy, name it in TRUSTED_PROXIES"
+                );
+            }
+        }
+    }
+
+    fn failure(&mut self, error: &std::io::Error) {
+        let Some(attempts) = self.failures.count() else { return };
+        if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
+            let wanted = Limits::default().files();
+            tracing::warn!(
+                %error,
+                attempts,
+                wanted,
+                "out of file descriptors: new clients wait until others leave; allow {wanted} \
+                 (ulimit -n {wanted}, or LimitNOFILE={wanted} in the systemd unit)"
+            );
+        } else {
+            tracing::warn!(%error, attempts, "connections could not be accepted");
+        }
     }
 }

@@ -11,17 +11,16 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::admit::admit;
-use super::body::{Format, Held, read};
+use super::body::{BufferedBody, Format, read};
 use super::decode::{Encoding, decode};
 use super::error::Error;
-use super::finish::Finish;
 use super::observe::OutcomeName;
 use super::openapi::{ErrorBody, ReportBody};
-use super::{MAX_BATCH_BYTES, MAX_BATCH_REPORTS};
+use super::{MAX_BATCH_BYTES, MAX_BATCH_REPORTS, run_to_completion};
 use crate::app::App;
 use crate::auth::{Caller, Scope};
 use crate::ingest::{Answer, Outcome};
-use crate::limit::Room;
+use crate::limit::BodyPermit;
 use crate::report::{self, Rejection};
 
 /// Answer to a report that is committed.
@@ -95,8 +94,8 @@ async fn take_one(app: &Arc<App>, caller: Caller, request: Request) -> Result<Re
         }
     };
     let limit = app.max_body_bytes;
-    let ((), Held { bytes, room }) = take(app, &caller, request, limit, format).await?;
-    let answer = receive(app, caller, vec![bytes], room).await?.pop().ok_or(Error::Internal)?;
+    let ((), BufferedBody { bytes, permit }) = take(app, &caller, request, limit, format).await?;
+    let answer = receive(app, caller, vec![bytes], permit).await?.pop().ok_or(Error::Internal)?;
     let outcome = OutcomeName(answer.outcome.as_str());
     acknowledged(&answer.outcome)?;
     let session_id = answer.session_id.ok_or(Error::Internal)?;
@@ -127,22 +126,22 @@ pub(super) async fn post_batch(State(app): State<Arc<App>>, request: Request) ->
 
 async fn take_batch(app: &Arc<App>, caller: Caller, request: Request) -> Result<Response, Error> {
     let limit = app.max_body_bytes.max(MAX_BATCH_BYTES);
-    let (format, held) = take(app, &caller, request, limit, Format::of).await?;
+    let (format, body) = take(app, &caller, request, limit, Format::of).await?;
     let split = match format {
-        Format::Ndjson => Ok(report::split_lines(&held.bytes, MAX_BATCH_REPORTS)),
-        Format::Json => report::split_array(&held.bytes, MAX_BATCH_REPORTS),
+        Format::Ndjson => Ok(report::split_lines(&body.bytes, MAX_BATCH_REPORTS)),
+        Format::Json => report::split_array(&body.bytes, MAX_BATCH_REPORTS),
     };
     let bodies: Vec<Bytes> = match split {
         Ok(items) if items.len() <= MAX_BATCH_REPORTS => {
-            items.into_iter().map(|item| held.bytes.slice_ref(item)).collect()
+            items.into_iter().map(|item| body.bytes.slice_ref(item)).collect()
         }
         Ok(_) => {
             let detail = format!("more than {MAX_BATCH_REPORTS} reports in one batch");
-            return Err(refuse(app, &caller, held, Rejection::too_large(detail)).await);
+            return Err(refuse(app, &caller, body, Rejection::too_large(detail)).await);
         }
-        Err(rejection) => return Err(refuse(app, &caller, held, rejection).await),
+        Err(rejection) => return Err(refuse(app, &caller, body, rejection).await),
     };
-    let answers = receive(app, caller, bodies, held.room).await?;
+    let answers = receive(app, caller, bodies, body.permit).await?;
     let mut results = Vec::with_capacity(answers.len());
     for (index, answer) in answers.into_iter().enumerate() {
         let Answer { session_id, outcome } = answer;
@@ -175,11 +174,11 @@ async fn take<F>(
     request: Request,
     limit: usize,
     format: impl Fn(&HeaderMap) -> Result<F, Rejection>,
-) -> Result<(F, Held), Error> {
+) -> Result<(F, BufferedBody), Error> {
     let headers = request.headers();
     let understood = format(headers).and_then(|format| Ok((format, Encoding::of(headers)?)));
     let most = limit.max(MAX_BATCH_BYTES);
-    let sent = count_refusal(app, read(request, limit, most, app)).await?;
+    let sent = count_refusal(app, read(request, limit, most, app, &caller.key)).await?;
     let decoded = understood.and_then(|(format, encoding)| match encoding {
         // The size of a report is checked where reports of a batch are checked too.
         Encoding::Identity => Ok((format, None)),
@@ -192,11 +191,11 @@ async fn take<F>(
         Err(rejection) => Err(refuse(app, caller, sent, rejection).await),
         Ok((format, None)) => Ok((format, sent)),
         Ok((format, Some(bytes))) => {
-            let mut room = app.rooms.open();
-            if !room.take(bytes.len()) {
+            let mut permit = app.bodies.permit(&caller.key, bytes.len());
+            if !permit.take(bytes.len()) {
                 return count_refusal(app, async { Err(Error::Overloaded) }).await;
             }
-            Ok((format, Held { bytes, room }))
+            Ok((format, BufferedBody { bytes, permit }))
         }
     }
 }
@@ -206,25 +205,30 @@ async fn receive(
     app: &Arc<App>,
     caller: Caller,
     bodies: Vec<Bytes>,
-    room: Room,
+    permit: BodyPermit,
 ) -> Result<Vec<Answer>, Error> {
     let (ingest, at) = (Arc::clone(&app.ingest), app.clock.now());
-    let received = Finish::new(async move {
+    run_to_completion(async move {
         let answers = ingest.receive(&caller.tenant, bodies, at).await;
-        drop(room);
+        drop(permit);
         answers
-    });
-    received.await
+    })
+    .await
 }
 
 /// Refuses a whole body, and keeps its bytes.
-async fn refuse(app: &Arc<App>, caller: &Caller, held: Held, rejection: Rejection) -> Error {
+async fn refuse(
+    app: &Arc<App>,
+    caller: &Caller,
+    body: BufferedBody,
+    rejection: Rejection,
+) -> Error {
     let (ingest, at) = (Arc::clone(&app.ingest), app.clock.now());
     let tenant = caller.tenant.clone();
-    let refused = Finish::new(async move {
-        let Held { bytes, room } = held;
+    let refused = run_to_completion(async move {
+        let BufferedBody { bytes, permit } = body;
         let outcome = ingest.refuse(&tenant, bytes, rejection, at).await;
-        drop(room);
+        drop(permit);
         outcome
     });
     match refused.await {

@@ -1,7 +1,11 @@
-//! What callers may take: what a client may cost, and how many requests a key has per window,
-//! as a bucket that refills evenly.
+//! What clients may take: connections, time and memory, and how many requests a key has per
+//! window, as a bucket that refills evenly.
 
+mod budget;
 mod clients;
+mod connections;
+mod memory;
+mod peers;
 
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +16,10 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
 
-pub use clients::{Limits, Room, Rooms};
+pub use clients::Limits;
+pub use connections::{Connections, Eviction, Place};
+pub use memory::{BodyBudget, BodyPermit, Reader, ResponseBudget, ResponsePermit};
+pub use peers::{TrustedProxies, peer_group};
 
 use crate::auth::{Caller, KeyId};
 use crate::telemetry::OnceAMinute;

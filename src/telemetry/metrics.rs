@@ -11,6 +11,7 @@ use prometheus::{
 
 use super::Totals;
 use crate::auth::Tenant;
+use crate::limit::Eviction;
 use crate::report::{Dropped, NUMBER_FIELDS};
 
 /// Requests and commits take from a fraction of a millisecond to the 8 s that a report is held.
@@ -90,6 +91,7 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// The database's clock minus the machine's, seconds.
     pub clock_difference: Gauge,
+    connections_evicted: IntCounterVec,
     values_dropped: IntCounterVec,
     timeline_entries_dropped: IntCounterVec,
     job_runs: IntCounterVec,
@@ -184,6 +186,12 @@ impl Metrics {
                 &SECONDS,
             ),
             connections: build.gauge("http_server_connections", "Client connections open"),
+            connections_evicted: build.counters(
+                "http_server_connections_evicted_total",
+                "Idle client connections that gave way to new ones, by reason; full: every connection \
+                 was taken; address: their address had its share",
+                &["reason"],
+            ),
             job_runs: build.counters(
                 "job_runs_total",
                 "Runs of background jobs: ok, failed, or skipped because another instance was at it",
@@ -247,6 +255,9 @@ impl Metrics {
         for reason in SET_ASIDE {
             self.set_aside.with_label_values(&[reason]);
         }
+        for reason in Eviction::ALL {
+            self.connections_evicted.with_label_values(&[reason.as_str()]);
+        }
         for query in QUERIES {
             self.db_query.with_label_values(&[query]);
         }
@@ -269,6 +280,11 @@ impl Metrics {
     pub fn http_request(&self, method: &str, route: &str, status: u16, took: Duration) {
         self.http_requests.with_label_values(&[method, route, &status.to_string()]).inc();
         self.http_duration.with_label_values(&[method, route]).observe(took.as_secs_f64());
+    }
+
+    /// Counts a connection that gave way.
+    pub fn connection_evicted(&self, reason: Eviction) {
+        self.connections_evicted.with_label_values(&[reason.as_str()]).inc();
     }
 
     /// Measures a database call.

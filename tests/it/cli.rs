@@ -138,6 +138,7 @@ const WRONG: &[(&str, &str)] = &[
     ("HOST", "everywhere"),
     ("RATE_LIMIT_REQUESTS", "0"),
     ("RATE_LIMIT_WINDOW_SEC", "a minute"),
+    ("TRUSTED_PROXIES", "10.0.0.0/8,the proxy"),
     ("REDIS_URL", "localhost:6379"),
     ("RETENTION_DAYS", "-1"),
     ("HIKARI_MAX_POOL_SIZE", "3"),
@@ -171,7 +172,7 @@ fn config_check_says_yes_or_names_all_mistakes_at_once() {
     // What cannot start says the same as the check.
     let serve = run(&["serve"], WRONG);
     assert_eq!((serve.code, serve.out.as_str()), (Some(2), ""));
-    assert!(serve.err.contains("15 wrong environment variables"));
+    assert!(serve.err.contains("16 wrong environment variables"));
 }
 
 /// The runtime would panic over these.

@@ -21,6 +21,7 @@ const SETTINGS: &str = "\0\0\0\x04\0\0\0\0\0";
 async fn impatient(connections: usize) -> Server {
     let limits = Limits {
         connections,
+        connections_of_an_address: connections,
         head: HEAD,
         idle: IDLE,
         still: STILL,
@@ -159,29 +160,6 @@ async fn an_idle_connection_stays_usable_for_its_time() {
     sleep(IDLE).await;
     let open = server.metric("http_server_connections").await;
     assert!((open - 1.0).abs() < 0.5, "{open}: pings kept an idle connection open");
-}
-
-#[tokio::test]
-async fn more_connections_than_allowed_wait_for_their_turn() {
-    let server = impatient(5).await;
-    let mut five = Vec::new();
-    for _ in 0..5 {
-        let mut raw = Raw::connect(server.address).await;
-        is_healthy(&mut raw).await;
-        five.push(raw);
-    }
-    let mut sixth = Raw::connect(server.address).await;
-    assert!(sixth.write("GET /health HTTP/1.1\r\nHost: h\r\n\r\n").await);
-    let waits = timeout(Duration::from_millis(700), sixth.answer()).await;
-    assert!(waits.is_err(), "served beyond the cap");
-    // The others are not harmed.
-    is_healthy(&mut five[0]).await;
-    five.pop();
-    let (head, _) = timeout(Duration::from_secs(1), sixth.answer()).await.expect("its turn");
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    // Nobody has to leave by themselves: idle connections make room.
-    let mut seventh = Raw::connect(server.address).await;
-    is_healthy(&mut seventh).await;
 }
 
 /// Clients that hang up at any moment leave no connection in a transaction, and every report

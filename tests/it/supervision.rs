@@ -217,7 +217,7 @@ async fn too_few_file_descriptors_are_logged_once() {
     let log = server.log();
     let lines: Vec<&str> = log.lines().filter(|l| l.contains("out of file descriptors")).collect();
     assert_eq!(lines.len(), 1, "{log}");
-    assert!(lines[0].contains("ulimit -n 8448"), "{log}");
+    assert!(lines[0].contains("ulimit -n 8512"), "{log}");
     drop(clients);
     assert_eq!(post(&server, "s".to_owned()).await, 200);
     server.signal(Signal::SIGTERM);

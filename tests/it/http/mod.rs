@@ -2,12 +2,17 @@
 
 mod batch;
 mod bodies;
+mod crowds;
+mod early;
 mod errors;
 mod limits;
 mod memory;
 mod pages;
 mod protocol;
 mod status;
+mod stopping;
+mod unread;
+mod uploads;
 
 use serde_json::{Value, json};
 

@@ -1,10 +1,10 @@
 //! A connection on which bytes are written by hand.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,6 +19,20 @@ impl Raw {
         let stream = TcpStream::connect(address).await.expect("connects");
         stream.set_nodelay(true).expect("a socket");
         Self { stream, read: Vec::new() }
+    }
+
+    /// Connects from another address of this machine. On Linux all of 127.0.0.0/8 is.
+    pub async fn connect_from(from: [u8; 4], address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((IpAddr::from(from), 0).into()).expect("an address of this machine");
+        let stream = socket.connect(address).await.expect("connects");
+        stream.set_nodelay(true).expect("a socket");
+        Self { stream, read: Vec::new() }
+    }
+
+    /// The connection itself, for another protocol on it.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     /// Writes; `false` when the server has closed.
