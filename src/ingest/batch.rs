@@ -77,7 +77,7 @@ impl<'a> Batch<'a> {
         let mut parts = vec![part];
         let mut pauses = Pauses::default();
         while let Some(mut part) = parts.pop() {
-            give_up_expired(&mut self.replies, self.last_error.as_ref());
+            give_up_expired(self.inner, &mut self.replies, self.last_error.as_ref());
             part.indexes.retain(|index| self.replies[*index].is_some());
             if part.indexes.is_empty() {
                 continue;
@@ -135,7 +135,7 @@ impl<'a> Batch<'a> {
             tokio::select! {
                 biased;
                 result = &mut attempt => return result,
-                () = sleep_until(earliest) => give_up_expired(replies, last_error.as_ref()),
+                () = sleep_until(earliest) => give_up_expired(inner, replies, last_error.as_ref()),
             }
         }
     }
@@ -217,7 +217,7 @@ fn received<'a>(reports: &'a [Option<Received>], part: &Part) -> Vec<&'a Receive
 }
 
 /// Gives up the reports that have waited for too long.
-fn give_up_expired(replies: &mut [Option<Reply>], cause: Option<&Error>) {
+fn give_up_expired(inner: &Inner, replies: &mut [Option<Reply>], cause: Option<&Error>) {
     let now = Instant::now();
     let mut reports = 0;
     for reply in replies {
@@ -227,7 +227,6 @@ fn give_up_expired(replies: &mut [Option<Reply>], cause: Option<&Error>) {
         }
     }
     if reports > 0 {
-        let error = cause.map_or_else(|| "no response yet".to_owned(), Error::to_string);
-        tracing::error!(error, reports, "reports were given up: the database did not store them");
+        inner.log_given_up(reports, cause);
     }
 }

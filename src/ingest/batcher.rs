@@ -17,8 +17,8 @@ use super::aside::{Aside, Obstacle};
 use super::batch::Batch;
 use super::outcome::Outcome;
 use super::queue::{Bounds, Budget, Queue, Queued, Reply};
-use crate::store::{Kept, Received, Store};
-use crate::telemetry::Metrics;
+use crate::store::{Error, Kept, Received, Store};
+use crate::telemetry::{Metrics, OnceAMinute};
 
 /// How long the next batch waits for the one in flight. One that takes longer is slow or stuck.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -41,6 +41,7 @@ pub(super) struct Inner {
     turn: tokio::sync::Mutex<()>,
     workers: TaskTracker,
     aside_worker: TaskTracker,
+    given_up: Mutex<OnceAMinute>,
 }
 
 impl Batcher {
@@ -58,6 +59,7 @@ impl Batcher {
             turn: tokio::sync::Mutex::default(),
             workers: TaskTracker::new(),
             aside_worker: TaskTracker::new(),
+            given_up: Mutex::default(),
         });
         for _ in 0..bounds.in_flight {
             inner.workers.spawn(Worker::work(Arc::clone(&inner)));
@@ -111,6 +113,27 @@ impl Batcher {
 impl Inner {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs, once a minute, that reports were given up. Whether the database can be reached at all
+    /// says more than the attempts, which may only have waited for a connection.
+    pub(super) fn log_given_up(&self, reports: u64, error: Option<&Error>) {
+        let mut log = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(reports) = log.count_all(reports) else { return };
+        let error = error.map_or_else(|| "no response".to_owned(), Error::to_string);
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            let connecting = match store.reach().await {
+                Ok(()) => "succeeds".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            tracing::error!(
+                reports,
+                error,
+                connecting,
+                "reports were given up: the database did not store them within 8 s"
+            );
+        });
     }
 
     /// What is known to keep a report from being written now.

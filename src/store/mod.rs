@@ -142,6 +142,14 @@ impl Store {
         self.execute(limit, "ping", sqlx::query("SELECT 1")).await.map(drop)
     }
 
+    /// Whether a new connection can be made, and if not, why.
+    ///
+    /// # Errors
+    /// As classified by [`Error`].
+    pub async fn reach(&self) -> Result<(), Error> {
+        self.pool.bare().await.map(drop)
+    }
+
     /// Tells `clock` what the database's says.
     ///
     /// # Errors

@@ -14,7 +14,12 @@ pub struct OnceAMinute {
 impl OnceAMinute {
     /// Counts an event. Returns how many there were since the last line, if a line is due.
     pub fn count(&mut self) -> Option<u64> {
-        self.events += 1;
+        self.count_all(1)
+    }
+
+    /// Counts so many events at once.
+    pub fn count_all(&mut self, events: u64) -> Option<u64> {
+        self.events += events;
         if self.logged_at.is_some_and(|at| at.elapsed() < EVERY) {
             return None;
         }
