@@ -7,19 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::batch::Batch;
-use super::batcher::Inner;
 use super::outcome::Outcome;
 use super::queue::{Bounds, Queued};
-use crate::store::{Kept, Month};
+use crate::store::Month;
 use crate::telemetry::{Metrics, OnceAMinute};
 
-/// Pause after an attempt in which nothing could be written.
-const PAUSE: Duration = Duration::from_millis(100);
 /// For so long after it was last found locked, a session's reports are expected to meet the lock.
 const EXPECT_LOCK: Duration = Duration::from_mins(1);
 
@@ -62,7 +57,7 @@ struct State {
 }
 
 /// What there is to do.
-enum Next {
+pub(super) enum Next {
     Write(Vec<Queued>),
     /// Reports wait, but each for a partition.
     Wait,
@@ -125,6 +120,16 @@ impl Aside {
         self.changed.notify_one();
     }
 
+    /// Returns when something was set aside, or may be written now.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Something that was waited for has happened.
+    pub(super) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
     /// Nothing more will be set aside.
     pub(super) fn close(&self) {
         self.state().is_closed = true;
@@ -132,7 +137,7 @@ impl Aside {
     }
 
     /// Takes what is to be written next. Gives up what has waited for too long.
-    fn next(&self, has_partition: impl Fn(Month) -> bool) -> Next {
+    pub(super) fn next(&self, has_partition: impl Fn(Month) -> bool) -> Next {
         let mut state = self.state();
         let now = Instant::now();
         state.locked.retain(|_, (found, _)| now.duration_since(*found) < EXPECT_LOCK);
@@ -169,7 +174,7 @@ impl Aside {
     }
 
     /// The months for which reports wait.
-    fn months(&self) -> HashSet<Month> {
+    pub(super) fn months(&self) -> HashSet<Month> {
         let month = |(_, obstacle): &(Queued, Obstacle)| match obstacle {
             Obstacle::Partition(month) => Some(*month),
             Obstacle::Lock { .. } => None,
@@ -178,7 +183,7 @@ impl Aside {
     }
 
     /// Sessions that are not locked any more.
-    fn freed(&self, sessions: &[Uuid]) {
+    pub(super) fn freed(&self, sessions: &[Uuid]) {
         let mut state = self.state();
         let waiting = state.waiting.iter().map(|(queued, _)| queued.received.key());
         let waiting: HashSet<Uuid> = waiting.collect();
@@ -186,49 +191,4 @@ impl Aside {
             state.locked.remove(session);
         }
     }
-}
-
-/// Writes what was set aside as soon as that is possible, to the end.
-pub(super) async fn work(inner: Arc<Inner>) {
-    let mut kept = Kept::default();
-    let mut making: Option<JoinHandle<()>> = None;
-    loop {
-        make_partitions(&inner, &mut making);
-        match inner.aside.next(|month| inner.store.has_partition(month)) {
-            Next::Write(batch) => {
-                let sessions: Vec<Uuid> = batch.iter().map(|one| one.received.key()).collect();
-                if Batch::new(&inner, batch).write_unlocked(&mut kept).await {
-                    inner.aside.freed(&sessions);
-                } else {
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-            Next::Wait => {
-                let _ = tokio::time::timeout(PAUSE, inner.aside.changed.notified()).await;
-            }
-            Next::Nothing => {
-                kept = Kept::default();
-                inner.aside.changed.notified().await;
-            }
-            Next::End => return,
-        }
-    }
-}
-
-/// Makes the partitions that reports wait for, in a task of its own: that may wait for a lock too.
-fn make_partitions(inner: &Arc<Inner>, making: &mut Option<JoinHandle<()>>) {
-    let months = inner.aside.months();
-    let months: Vec<Month> =
-        months.into_iter().filter(|month| !inner.store.has_partition(*month)).collect();
-    if months.is_empty() || making.as_ref().is_some_and(|task| !task.is_finished()) {
-        return;
-    }
-    let inner = Arc::clone(inner);
-    *making = Some(tokio::spawn(async move {
-        if let Err(error) = inner.store.make_partitions(months).await {
-            tracing::warn!(%error, "a partition could not be made yet; retrying");
-            tokio::time::sleep(PAUSE).await;
-        }
-        inner.aside.changed.notify_one();
-    }));
 }

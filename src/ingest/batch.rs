@@ -3,23 +3,60 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::aside::Obstacle;
-use super::batcher::Inner;
+use super::aside::{Aside, Obstacle};
 use super::hold::{Pauses, attempt_limit};
 use super::outcome::Outcome;
-use super::queue::{Queued, Reply};
+use super::queue::{Bounds, Queued, Reply};
 use crate::report::Rejection;
-use crate::store::{Applied, Error, Kept, Received};
+use crate::store::{Applied, Error, Kept, Received, Store};
+use crate::telemetry::{Metrics, OnceAMinute};
 
 /// How long the search for what is in the way of a batch may take.
 const SEARCH_LIMIT: Duration = Duration::from_secs(1);
 
+/// Where batches go: into the database, or aside.
+pub(super) struct Destination {
+    pub(super) store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    pub(super) aside: Aside,
+    given_up: Mutex<OnceAMinute>,
+}
+
+impl Destination {
+    pub(super) fn new(store: Arc<Store>, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
+        let aside = Aside::new(bounds, Arc::clone(&metrics));
+        Self { store, metrics, aside, given_up: Mutex::default() }
+    }
+
+    /// Logs, once a minute, that reports were given up. Whether the database can be reached at all
+    /// says more than the attempts, which may only have waited for a connection.
+    fn log_given_up(&self, reports: u64, error: Option<&Error>) {
+        let mut log = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(reports) = log.count_all(reports) else { return };
+        let error = error.map_or_else(|| "no response".to_owned(), Error::to_string);
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            let connecting = match store.reach().await {
+                Ok(()) => "succeeds".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            tracing::error!(
+                reports,
+                error,
+                connecting,
+                "reports were given up: the database did not store them within 8 s"
+            );
+        });
+    }
+}
+
 pub(super) struct Batch<'a> {
-    inner: &'a Inner,
+    destination: &'a Destination,
     /// `None` once set aside.
     reports: Vec<Option<Received>>,
     /// `None` once sent, or set aside.
@@ -43,10 +80,10 @@ impl Part {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(inner: &'a Inner, batch: Vec<Queued>) -> Self {
+    pub(super) fn new(destination: &'a Destination, batch: Vec<Queued>) -> Self {
         let (reports, replies) =
             batch.into_iter().map(|queued| (Some(queued.received), Some(queued.reply))).unzip();
-        Self { inner, reports, replies, last_error: None }
+        Self { destination, reports, replies, last_error: None }
     }
 
     /// Writes the batch. A report that cannot be stored is found by halving, and fails alone; one
@@ -71,13 +108,13 @@ impl<'a> Batch<'a> {
 
     async fn write_part(&mut self, part: Part, kept: &mut Kept) -> bool {
         if !part.indexes.is_empty() {
-            self.inner.metrics.batch_reports.observe(part.indexes.len() as f64);
+            self.destination.metrics.batch_reports.observe(part.indexes.len() as f64);
         }
         let mut has_written = false;
         let mut parts = vec![part];
         let mut pauses = Pauses::default();
         while let Some(mut part) = parts.pop() {
-            give_up_expired(self.inner, &mut self.replies, self.last_error.as_ref());
+            give_up_expired(self.destination, &mut self.replies, self.last_error.as_ref());
             part.indexes.retain(|index| self.replies[*index].is_some());
             if part.indexes.is_empty() {
                 continue;
@@ -123,11 +160,11 @@ impl<'a> Batch<'a> {
     /// Writes a part. Reports whose deadline passes meanwhile are given up, though they may be
     /// stored all the same: sent again, they are duplicates then.
     async fn attempt(&mut self, part: &Part, kept: &mut Kept) -> Result<Vec<Applied>, Error> {
-        let Self { inner, reports, replies, last_error } = self;
+        let Self { destination, reports, replies, last_error } = self;
         let reports = received(reports, part);
         let latest = part.indexes.iter().filter_map(|index| replies[*index].as_ref());
         let latest = latest.map(Reply::deadline).max().unwrap_or_else(Instant::now);
-        let mut attempt = pin!(inner.store.upsert(kept, &reports, attempt_limit(latest)));
+        let mut attempt = pin!(destination.store.upsert(kept, &reports, attempt_limit(latest)));
         loop {
             let Some(earliest) = replies.iter().flatten().map(Reply::deadline).min() else {
                 return attempt.await;
@@ -135,7 +172,7 @@ impl<'a> Batch<'a> {
             tokio::select! {
                 biased;
                 result = &mut attempt => return result,
-                () = sleep_until(earliest) => give_up_expired(inner, replies, last_error.as_ref()),
+                () = sleep_until(earliest) => give_up_expired(destination, replies, last_error.as_ref()),
             }
         }
     }
@@ -165,7 +202,7 @@ impl<'a> Batch<'a> {
     /// there were any.
     async fn leave_out_locked(&mut self, part: &mut Part) -> Result<bool, Error> {
         let reports = received(&self.reports, part);
-        let locked = self.inner.store.locked(&reports, SEARCH_LIMIT).await?;
+        let locked = self.destination.store.locked(&reports, SEARCH_LIMIT).await?;
         let is_locked = |received: &Received| locked.contains(&received.key());
         self.set_aside(part, |received| {
             is_locked(received).then_some(Obstacle::Lock { is_seen: true })
@@ -177,7 +214,7 @@ impl<'a> Batch<'a> {
     /// there.
     async fn without_unplaced(&mut self, mut part: Part, pauses: &mut Pauses) -> Vec<Part> {
         let reports = received(&self.reports, &part);
-        let months = match self.inner.store.without_partition(&reports, SEARCH_LIMIT).await {
+        let months = match self.destination.store.without_partition(&reports, SEARCH_LIMIT).await {
             Ok(months) => months,
             Err(error) => {
                 self.last_error = Some(error);
@@ -199,7 +236,7 @@ impl<'a> Batch<'a> {
             let Some(obstacle) = obstacle(received) else { return true };
             let (received, reply) = (self.reports[*index].take(), self.replies[*index].take());
             if let (Some(received), Some(reply)) = (received, reply) {
-                self.inner.aside.put(Queued { received, reply }, obstacle);
+                self.destination.aside.put(Queued { received, reply }, obstacle);
             }
             false
         });
@@ -217,7 +254,11 @@ fn received<'a>(reports: &'a [Option<Received>], part: &Part) -> Vec<&'a Receive
 }
 
 /// Gives up the reports that have waited for too long.
-fn give_up_expired(inner: &Inner, replies: &mut [Option<Reply>], cause: Option<&Error>) {
+fn give_up_expired(
+    destination: &Destination,
+    replies: &mut [Option<Reply>],
+    cause: Option<&Error>,
+) {
     let now = Instant::now();
     let mut reports = 0;
     for reply in replies {
@@ -227,6 +268,6 @@ fn give_up_expired(inner: &Inner, replies: &mut [Option<Reply>], cause: Option<&
         }
     }
     if reports > 0 {
-        inner.log_given_up(reports, cause);
+        destination.log_given_up(reports, cause);
     }
 }

@@ -13,12 +13,13 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::aside::{Aside, Obstacle};
-use super::batch::Batch;
+use super::aside::Obstacle;
+use super::aside_worker;
+use super::batch::{Batch, Destination};
 use super::outcome::Outcome;
 use super::queue::{Bounds, Budget, Queue, Queued, Reply};
-use crate::store::{Error, Kept, Received, Store};
-use crate::telemetry::{Metrics, OnceAMinute};
+use crate::store::{Kept, Received, Store};
+use crate::telemetry::Metrics;
 
 /// How long the next batch waits for the one in flight. One that takes longer is slow or stuck.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -27,10 +28,8 @@ const PATIENCE: Duration = Duration::from_millis(20);
 #[derive(Clone)]
 pub struct Batcher(Arc<Inner>);
 
-pub(super) struct Inner {
-    pub(super) store: Arc<Store>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) aside: Aside,
+struct Inner {
+    destination: Arc<Destination>,
     budget: Arc<Budget>,
     queue: Mutex<Queue>,
     /// Something waits that did not before, or the queue was closed.
@@ -41,7 +40,6 @@ pub(super) struct Inner {
     turn: tokio::sync::Mutex<()>,
     workers: TaskTracker,
     aside_worker: TaskTracker,
-    given_up: Mutex<OnceAMinute>,
 }
 
 impl Batcher {
@@ -49,22 +47,19 @@ impl Batcher {
     #[must_use]
     pub fn new(store: Arc<Store>, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
         let inner = Arc::new(Inner {
-            aside: Aside::new(bounds, Arc::clone(&metrics)),
             budget: Arc::new(Budget::new(bounds, Arc::clone(&metrics))),
-            store,
-            metrics,
+            destination: Arc::new(Destination::new(store, metrics, bounds)),
             queue: Mutex::default(),
             arrived: Notify::new(),
             is_worth_it: Notify::new(),
             turn: tokio::sync::Mutex::default(),
             workers: TaskTracker::new(),
             aside_worker: TaskTracker::new(),
-            given_up: Mutex::default(),
         });
         for _ in 0..bounds.in_flight {
             inner.workers.spawn(Worker::work(Arc::clone(&inner)));
         }
-        inner.aside_worker.spawn(super::aside::work(Arc::clone(&inner)));
+        inner.aside_worker.spawn(aside_worker::work(Arc::clone(&inner.destination)));
         Self(inner)
     }
 
@@ -82,7 +77,7 @@ impl Batcher {
             let obstacle = self.0.obstacle(&received);
             let queued = Queued { received, reply };
             match obstacle {
-                Some(obstacle) => self.0.aside.put(queued, obstacle),
+                Some(obstacle) => self.0.destination.aside.put(queued, obstacle),
                 None => queue.push(queued),
             }
             Some(outcome)
@@ -104,7 +99,7 @@ impl Batcher {
         self.0.arrived.notify_one();
         self.0.workers.close();
         self.0.workers.wait().await;
-        self.0.aside.close();
+        self.0.destination.aside.close();
         self.0.aside_worker.close();
         self.0.aside_worker.wait().await;
     }
@@ -115,31 +110,11 @@ impl Inner {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Logs, once a minute, that reports were given up. Whether the database can be reached at all
-    /// says more than the attempts, which may only have waited for a connection.
-    pub(super) fn log_given_up(&self, reports: u64, error: Option<&Error>) {
-        let mut log = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(reports) = log.count_all(reports) else { return };
-        let error = error.map_or_else(|| "no response".to_owned(), Error::to_string);
-        let store = Arc::clone(&self.store);
-        tokio::spawn(async move {
-            let connecting = match store.reach().await {
-                Ok(()) => "succeeds".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            tracing::error!(
-                reports,
-                error,
-                connecting,
-                "reports were given up: the database did not store them within 8 s"
-            );
-        });
-    }
-
     /// What is known to keep a report from being written now.
     fn obstacle(&self, received: &Received) -> Option<Obstacle> {
-        let locked = self.aside.known_lock(received.key());
-        locked.or_else(|| self.store.lacks_partition(received).map(Obstacle::Partition))
+        let Destination { aside, store, .. } = &*self.destination;
+        let locked = aside.known_lock(received.key());
+        locked.or_else(|| store.lacks_partition(received).map(Obstacle::Partition))
     }
 
     /// Waits until no other worker takes batches.
@@ -192,7 +167,7 @@ impl Worker {
         let mut turn = Some(inner.turn.lock().await);
         while let Some(batch) = inner.next_batch(&mut kept).await {
             {
-                let mut writing = pin!(Batch::new(inner, batch).write(&mut kept));
+                let mut writing = pin!(Batch::new(&inner.destination, batch).write(&mut kept));
                 let is_done = tokio::select! {
                     biased;
                     () = &mut writing => true,

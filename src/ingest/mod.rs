@@ -6,6 +6,7 @@
 //! ```
 
 mod aside;
+mod aside_worker;
 mod batch;
 mod batcher;
 mod hold;
