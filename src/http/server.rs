@@ -106,10 +106,12 @@ impl Accepting<'_> {
     /// The next connection, and its place among the others.
     async fn next(&mut self) -> (TcpStream, Place) {
         let (stream, peer) = self.accept().await;
-        let (place, evicted) = self.connections.admit(peer);
-        if let Some(why) = evicted {
-            self.app.metrics.connection_evicted(why);
-            self.log.eviction(why);
+        let (place, limit) = self.connections.admit(peer);
+        if let Some(limit) = limit {
+            if !place.is_beyond_limit() {
+                self.app.metrics.connection_evicted(limit);
+            }
+            self.log.limit(limit);
         }
         (stream, place)
     }
@@ -142,21 +144,23 @@ struct Log {
 }
 
 impl Log {
-    fn eviction(&mut self, why: Eviction) {
-        match why {
+    fn limit(&mut self, limit: Eviction) {
+        match limit {
             Eviction::Full => {
-                let Some(evicted) = self.full.count() else { return };
+                let Some(connections) = self.full.count() else { return };
                 tracing::warn!(
-                    evicted,
-                    "every connection is taken: idle ones gave way to new ones"
+                    connections,
+                    "every connection is taken: idle ones give way to new ones, and where none is \
+                     idle, only probes are answered"
                 );
             }
             Eviction::Address => {
-                let Some(evicted) = self.address.count() else { return };
+                let Some(connections) = self.address.count() else { return };
                 tracing::warn!(
-                    evicted,
-                    "one address has its share of the connections: its idle ones gave way to its \
-                     new ones; if that is a proxy, name it in TRUSTED_PROXIES"
+                    connections,
+                    "one address has its share of the connections: its idle ones give way to its \
+                     new ones, and where none is idle, only probes are answered; if it is a proxy, \
+                     name it in TRUSTED_PROXIES"
                 );
             }
         }

@@ -24,7 +24,7 @@ const MAX_ENTRIES: u32 = 10_000;
     security(("apiKey" = [])),
     params(
         ("sessionId" = String, Path, description = "As the SDK made it"),
-        ("timelineLimit" = Option<u32>, Query, minimum = 0, maximum = 10_000,
+        ("timelineLimit" = Option<u32>, Query, minimum = 1, maximum = 10_000,
             description = "Timeline entries at most; 2,000 by default"),
         ("timelineAfter" = Option<String>, Query,
             description = "`timelineNext` of the page before, or an `elapsedMs` after which entries are wanted")),
@@ -70,9 +70,9 @@ fn page(query: &str) -> Result<TimelinePage, Rejection> {
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "timelineLimit" => {
-                let limit = value.parse().ok().filter(|limit| *limit <= MAX_ENTRIES);
+                let limit = value.parse().ok().filter(|limit| (1..=MAX_ENTRIES).contains(limit));
                 page.limit = limit.ok_or_else(|| {
-                    let detail = format!("expected a whole number from 0 to {MAX_ENTRIES}");
+                    let detail = format!("expected a whole number from 1 to {MAX_ENTRIES}");
                     Rejection::invalid("timelineLimit", detail)
                 })?;
             }

@@ -38,6 +38,14 @@ impl Obstacle {
     }
 }
 
+const UNSEEN: Obstacle = Obstacle::Lock { is_seen: false };
+
+fn send_all(reports: Vec<Queued>, outcome: &Outcome) -> u64 {
+    let count = reports.len() as u64;
+    reports.into_iter().for_each(|queued| queued.reply.send(outcome.clone()));
+    count
+}
+
 /// The reports that are set aside.
 pub(super) struct Aside {
     state: Mutex<State>,
@@ -52,13 +60,19 @@ struct State {
     bytes: usize,
     /// Sessions that were found locked: when last, and how.
     locked: HashMap<Uuid, (Instant, Obstacle)>,
+    /// Whether what was taken last was one report that may wait for a lock.
+    was_alone: bool,
     is_closed: bool,
     log: OnceAMinute,
 }
 
 /// What there is to do.
 pub(super) enum Next {
-    Write(Vec<Queued>),
+    /// `is_alone`: an attempt tells whether it is still locked.
+    Write {
+        batch: Vec<Queued>,
+        is_alone: bool,
+    },
     /// Reports wait, but each for a partition.
     Wait,
     Nothing,
@@ -136,41 +150,75 @@ impl Aside {
         self.changed.notify_one();
     }
 
-    /// Takes what is to be written next. Gives up what has waited for too long.
+    /// Takes what is to be written next.
     pub(super) fn next(&self, has_partition: impl Fn(Month) -> bool) -> Next {
         let mut state = self.state();
         let now = Instant::now();
         state.locked.retain(|_, (found, _)| now.duration_since(*found) < EXPECT_LOCK);
-        let mut batch: Vec<Queued> = Vec::new();
-        let mut left = VecDeque::new();
-        let mut is_batch_full = false;
-        for (queued, obstacle) in std::mem::take(&mut state.waiting) {
-            let may_go = match obstacle {
-                Obstacle::Partition(month) => has_partition(month),
-                Obstacle::Lock { is_seen } => is_seen || batch.is_empty(),
-            };
-            if queued.reply.deadline() <= now {
-                state.bytes -= queued.reply.slot.bytes;
-                self.metrics.set_aside_reports.dec();
-                queued.reply.send(Outcome::Failed);
-            } else if may_go && !is_batch_full {
-                state.bytes -= queued.reply.slot.bytes;
-                self.metrics.set_aside_reports.dec();
-                batch.push(queued);
-                is_batch_full = batch.len() >= self.bounds.batch_reports
-                    || obstacle == Obstacle::Lock { is_seen: false };
-            } else {
-                left.push_back((queued, obstacle));
+        let is_ordinary = |obstacle: Obstacle| match obstacle {
+            Obstacle::Partition(month) => has_partition(month),
+            Obstacle::Lock { is_seen } => is_seen,
+        };
+        let waits = |wanted: &dyn Fn(Obstacle) -> bool| {
+            state.waiting.iter().any(|(_, obstacle)| wanted(*obstacle))
+        };
+        let (has_ordinary, has_unseen) = (waits(&is_ordinary), waits(&|it| it == UNSEEN));
+        // One that may wait for its lock goes alone, and every other time at most: it takes long.
+        let is_alone = has_unseen && !(has_ordinary && state.was_alone);
+        state.was_alone = is_alone;
+        let (mut reports, mut bytes) = (0, 0);
+        let batch = self.take(&mut state, |queued, obstacle| {
+            let is_wanted = if is_alone { obstacle == UNSEEN } else { is_ordinary(obstacle) };
+            let bound = if is_alone { 1 } else { self.bounds.batch_reports };
+            let with = bytes + queued.reply.slot.bytes;
+            // One that is too large for any batch goes alone.
+            let fits = reports == 0 || reports < bound && with <= self.bounds.batch_bytes;
+            if is_wanted && fits {
+                (reports, bytes) = (reports + 1, with);
             }
-        }
-        let is_empty = left.is_empty();
-        state.waiting = left;
-        match (batch.is_empty(), is_empty) {
-            (false, _) => Next::Write(batch),
+            is_wanted && fits
+        });
+        match (batch.is_empty(), state.waiting.is_empty()) {
+            (false, _) => Next::Write { batch, is_alone },
             (true, false) => Next::Wait,
             (true, true) if state.is_closed => Next::End,
             (true, true) => Next::Nothing,
         }
+    }
+
+    /// Gives up what has waited for too long: how many.
+    pub(super) fn give_up_expired(&self) -> u64 {
+        let now = Instant::now();
+        let expired = self.take(&mut self.state(), |queued, _| queued.reply.deadline() <= now);
+        send_all(expired, &Outcome::Failed)
+    }
+
+    /// Gives up the reports of months whose partitions cannot be made: how many.
+    pub(super) fn give_up_months(&self, months: &[Month]) -> u64 {
+        let of_these =
+            |obstacle| matches!(obstacle, Obstacle::Partition(month) if months.contains(&month));
+        let given_up = self.take(&mut self.state(), |_, obstacle| of_these(obstacle));
+        send_all(given_up, &Outcome::Bug)
+    }
+
+    /// Takes what is wanted out of what waits.
+    fn take(
+        &self,
+        state: &mut State,
+        mut is_wanted: impl FnMut(&Queued, Obstacle) -> bool,
+    ) -> Vec<Queued> {
+        let (mut taken, mut left) = (Vec::new(), VecDeque::new());
+        for (queued, obstacle) in std::mem::take(&mut state.waiting) {
+            if is_wanted(&queued, obstacle) {
+                state.bytes -= queued.reply.slot.bytes;
+                self.metrics.set_aside_reports.dec();
+                taken.push(queued);
+            } else {
+                left.push_back((queued, obstacle));
+            }
+        }
+        state.waiting = left;
+        taken
     }
 
     /// The months for which reports wait.

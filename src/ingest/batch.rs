@@ -35,11 +35,10 @@ impl Destination {
 
     /// Logs, once a minute, that reports were given up. Whether the database can be reached at all
     /// says more than the attempts, which may only have waited for a connection.
-    fn log_given_up(&self, reports: u64, error: Option<&Error>) {
+    pub(super) fn log_given_up(&self, reports: u64, cause: &str) {
         let mut log = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(reports) = log.count_all(reports) else { return };
-        let error = error.map_or_else(|| "no response".to_owned(), Error::to_string);
-        let store = Arc::clone(&self.store);
+        let (cause, store) = (cause.to_owned(), Arc::clone(&self.store));
         tokio::spawn(async move {
             let connecting = match store.reach().await {
                 Ok(()) => "succeeds".to_owned(),
@@ -47,9 +46,9 @@ impl Destination {
             };
             tracing::error!(
                 reports,
-                error,
+                cause,
                 connecting,
-                "reports were given up: the database did not store them within 8 s"
+                "reports were given up: the database did not store them in time"
             );
         });
     }
@@ -95,8 +94,8 @@ impl<'a> Batch<'a> {
 
     /// As [`Self::write`], for reports that have met a lock before: looks for locks first, since an
     /// attempt that meets one leaves dead rows. True if anything was written.
-    pub(super) async fn write_unlocked(mut self, kept: &mut Kept) -> bool {
-        let mut whole = self.whole();
+    pub(super) async fn write_unlocked(mut self, is_blocked: bool, kept: &mut Kept) -> bool {
+        let mut whole = Part { is_blocked, ..self.whole() };
         // If the search fails, the attempt tells why.
         let _ = self.leave_out_locked(&mut whole).await;
         self.write_part(whole, kept).await
@@ -268,6 +267,7 @@ fn give_up_expired(
         }
     }
     if reports > 0 {
-        destination.log_given_up(reports, cause);
+        let cause = cause.map_or_else(|| "no response".to_owned(), Error::to_string);
+        destination.log_given_up(reports, &cause);
     }
 }

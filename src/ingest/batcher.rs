@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::aside::Obstacle;
-use super::aside_worker;
+use super::aside_worker::AsideWorker;
 use super::batch::{Batch, Destination};
 use super::outcome::Outcome;
 use super::queue::{Bounds, Budget, Queue, Queued, Reply};
@@ -59,7 +59,7 @@ impl Batcher {
         for _ in 0..bounds.in_flight {
             inner.workers.spawn(Worker::work(Arc::clone(&inner)));
         }
-        inner.aside_worker.spawn(aside_worker::work(Arc::clone(&inner.destination)));
+        AsideWorker::start(Arc::clone(&inner.destination), &inner.aside_worker);
         Self(inner)
     }
 

@@ -89,7 +89,8 @@ impl Connections {
         })
     }
 
-    /// A place for a new connection, and why another one gave way for it, if so.
+    /// A place for a new connection, and which limit it met, if any: then another one gave way for
+    /// it, or it is a spare one.
     #[must_use]
     pub fn admit(self: &Arc<Self>, peer: IpAddr) -> (Place, Option<Eviction>) {
         let is_trusted = self.trusted.contains(peer);
@@ -117,7 +118,7 @@ impl Connections {
             open.insert(Arc::clone(&slot));
         }
         let place = Place { connections: Arc::clone(self), slot };
-        (place, wanted.filter(|_| !is_spare))
+        (place, wanted)
     }
 
     /// Why an idle connection has to give way before another one of this peer fits.
@@ -212,6 +213,12 @@ impl Place {
     /// None is, from now on.
     pub fn is_idle(&self) {
         self.slot.idle_since.store(self.connections.now(), Ordering::Relaxed);
+    }
+
+    /// Whether the connection began beyond the limit.
+    #[must_use]
+    pub fn is_beyond_limit(&self) -> bool {
+        self.slot.is_spare.load(Ordering::Relaxed)
     }
 
     /// Waits until the connection has to give way.

@@ -24,6 +24,9 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 const SETTINGS: &str = "SET LOCAL statement_timeout = '5min'; SET LOCAL lock_timeout = '4s'";
 /// Rows deleted per transaction: short enough that nobody waits.
 const BATCH_ROWS: i64 = 2_000;
+/// Attempts to drop a month, which a reader of the whole table keeps waiting.
+const DROP_ATTEMPTS: u32 = 5;
+const DROP_PAUSE: Duration = Duration::from_millis(500);
 /// Times in a row that a batch may meet a writer.
 const MEETINGS: u32 = 10;
 /// Pause between batches, so that pruning never takes more than a share of the disk.
@@ -201,22 +204,17 @@ impl Store {
             }
         }
         for (month, partitions) in months {
-            // The sessions' partition is locked before the timeline's, as writers do, and for less
-            // than Postgres' deadlock_timeout. Most session times went with the edge, day by day. Dropping
-            // comes last: it needs the whole table for a moment, and writers behind us must not wait
-            // long for a slow reader before us, so we give up soon and leave it to the next run. A
-            // late report that is being written meanwhile is waited for, and dropped with the month.
-            connection.begin(SETTINGS).await?;
-            connection.begin("SET LOCAL lock_timeout = '800ms'").await?;
-            let session_times = sqlx::query(r#"DELETE FROM session_times WHERE "timestamp" < $1"#)
-                .bind(PgTime::from(month.end()))
-                .execute(&mut **connection)
-                .await?
-                .rows_affected();
-            // Names that of_partition took apart: a table of ours and two numbers.
-            let drop = format!("DROP TABLE {}", partitions.join(", "));
-            sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut **connection).await?;
-            connection.commit().await?;
+            let mut attempts = 1;
+            let session_times = loop {
+                match drop_month(connection, month, &partitions).await {
+                    Err(error) if error.is_lock_timeout() && attempts < DROP_ATTEMPTS => {
+                        attempts += 1;
+                        connection.rollback().await?;
+                        tokio::time::sleep(DROP_PAUSE).await;
+                    }
+                    dropped => break dropped?,
+                }
+            };
             self.partitions.forget(month);
             tracing::info!(?partitions, session_times, "month dropped");
             pruned.session_times += session_times;
@@ -224,6 +222,31 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Drops the partitions of a month, with its session times, of which most went with the edge, day by
+/// day: how many were left.
+async fn drop_month(
+    connection: &mut Lease,
+    month: Month,
+    partitions: &[String],
+) -> Result<u64, Error> {
+    // The sessions' partition is locked before the timeline's, as writers do. Dropping comes last:
+    // it needs the whole table for a moment, and writers behind us must not wait long for a slow
+    // reader before us, or they would set their reports aside. A late report that is being written
+    // meanwhile is waited for, and dropped with the month.
+    connection.begin(SETTINGS).await?;
+    connection.begin("SET LOCAL lock_timeout = '200ms'").await?;
+    let session_times = sqlx::query(r#"DELETE FROM session_times WHERE "timestamp" < $1"#)
+        .bind(PgTime::from(month.end()))
+        .execute(&mut **connection)
+        .await?
+        .rows_affected();
+    // Names that of_partition took apart: a table of ours and two numbers.
+    let drop = format!("DROP TABLE {}", partitions.join(", "));
+    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut **connection).await?;
+    connection.commit().await?;
+    Ok(session_times)
 }
 
 /// Deletes a batch of sessions with their timelines and session times; false when none was left.

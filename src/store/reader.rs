@@ -150,16 +150,26 @@ async fn revoke_from_all(connection: &mut Lease, database: &str) -> Result<(), E
     let large_objects: bool =
         sqlx::query_scalar(LARGE_OBJECTS_ARE_PUBLIC).fetch_one(&mut **connection).await?;
     let revoke_temporary = format!("REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC;");
-    let mut left = Vec::new();
+    let (mut left, mut revoked) = (Vec::new(), Vec::new());
     for (is_public, may_revoke, sql) in [
         (temporary, is_owner, revoke_temporary.as_str()),
         (large_objects, is_superuser, REVOKE_LARGE_OBJECTS),
     ] {
         if is_public && may_revoke {
             sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut **connection).await?;
+            revoked.push(sql);
         } else if is_public {
             left.push(sql);
         }
+    }
+    if !revoked.is_empty() {
+        tracing::warn!(
+            statements = revoked.join("\n"),
+            "every role of this database could make temporary tables or large objects, and fill the \
+             disk with them, the role for Grafana too: that right was revoked. Where another \
+             application needs it, grant it to its role (GRANT instead of REVOKE, TO that role \
+             instead of FROM PUBLIC)"
+        );
     }
     if !left.is_empty() {
         tracing::warn!(

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::types::PgTime;
 use super::{Error, Store, write};
 use crate::auth::Tenant;
 
@@ -75,17 +76,30 @@ impl Store {
     ) -> Result<Option<String>, Error> {
         let read = async {
             let _reader = self.readers.acquire().await.expect("never closed");
+            let key = write::session_key(tenant.as_str(), session_id);
             let mut lease = self.pool.take().await?;
             lease.open().await?;
-            let found = sqlx::query_scalar(include_str!("sql/select_session.sql"))
-                .bind(write::session_key(tenant.as_str(), session_id))
-                .bind(tenant.as_str())
-                .bind(session_id)
-                .bind(page.after.from_ms)
-                .bind(i64::from(page.after.skip))
-                .bind(i64::from(page.limit))
-                .fetch_optional(&mut *lease)
-                .await?;
+            let time: Option<PgTime> = sqlx::query_scalar(
+                r#"SELECT "timestamp" FROM session_times WHERE session_key = $1"#,
+            )
+            .bind(key)
+            .fetch_optional(&mut *lease)
+            .await?;
+            let mut found = None;
+            if let Some(time) = time {
+                // A plan of its own, which locks no partition but that of the session.
+                found = sqlx::query_scalar(include_str!("sql/select_session.sql"))
+                    .bind(key)
+                    .bind(tenant.as_str())
+                    .bind(session_id)
+                    .bind(page.after.from_ms)
+                    .bind(i64::from(page.after.skip))
+                    .bind(i64::from(page.limit))
+                    .bind(time)
+                    .persistent(false)
+                    .fetch_optional(&mut *lease)
+                    .await?;
+            }
             lease.close().await?;
             lease.finish();
             Ok(found)

@@ -6,12 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, ConnectOptions as _};
 
 use crate::grafana::{macros, queries};
+use crate::isolation::{assert_held, others_go_on};
 use crate::retention::run_retention;
 use crate::statements::STATEMENTS;
 use crate::support::{Database, Server, ServerOptions, bin, now_ms};
@@ -244,4 +246,17 @@ async fn dashboards_and_documented_statements_run_on_shards() {
     let (took, place) = slowest.pop_last().expect("queries ran");
     assert!(took.as_secs() < 15, "{place} took {took:?}, longer than Grafana's role may");
     server.stop().await;
+}
+
+/// Rows are locked on the nodes, and waited for there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_session_delays_itself_alone_on_shards() {
+    let Some((server, _turn)) = distributed(now_ms()).await else { return };
+    let server = Arc::new(server);
+    for id in ["stuck", "free"] {
+        assert_eq!(server.post(body(id, now_ms(), 1)).await.status, 200);
+    }
+    let lock = "DELETE FROM sessions WHERE session_id = 'stuck'";
+    let answers = others_go_on(&server, lock, vec![body("stuck", now_ms() + 1, 2)]).await;
+    assert_held(&answers, 1);
 }

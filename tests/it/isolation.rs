@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::ToSpan;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::retention::run_retention;
@@ -36,7 +36,7 @@ async fn run(connection: &mut PgConnection, sql: &str) {
 
 /// Keeps `lock` for longer than a report is held, while `stuck` reports and others are posted: the
 /// others do not notice. Returns what became of the stuck ones.
-async fn others_go_on(server: &Arc<Server>, lock: &str, stuck: Vec<String>) -> Vec<Answer> {
+pub async fn others_go_on(server: &Arc<Server>, lock: &str, stuck: Vec<String>) -> Vec<Answer> {
     let mut locker = server.database.connect().await;
     run(&mut locker, &format!("BEGIN; {lock}")).await;
     let load = Load::start(&server.url(""), 6, Duration::from_millis(10));
@@ -65,7 +65,7 @@ async fn others_go_on(server: &Arc<Server>, lock: &str, stuck: Vec<String>) -> V
 }
 
 /// The first ones were given up after their 8 s; the last ones waited, and are stored.
-fn assert_held(answers: &[Answer], kinds: usize) {
+pub fn assert_held(answers: &[Answer], kinds: usize) {
     let statuses: Vec<u16> = answers.iter().map(|answer| answer.status.as_u16()).collect();
     let (first, last) = (&statuses[..kinds], &statuses[statuses.len() - kinds..]);
     assert!(first.iter().all(|status| *status == 503), "{statuses:?}");
@@ -88,7 +88,8 @@ async fn locked_sessions_delay_themselves_alone() {
     assert_held(&answers, ids.len());
     assert!(server.metric(LOCKED).await >= 20.0);
     assert!(server.metric("ingest_set_aside_reports").await.abs() < 0.5);
-    // What is free again is not set aside again.
+    // What is free again is not set aside again, once that is known.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let before = server.metric(LOCKED).await;
     for id in &ids {
         assert_eq!(server.post(report(id)).await.status, 200);
@@ -111,35 +112,53 @@ async fn a_locked_partition_delays_its_sessions_alone() {
     assert_eq!(server.post(old_report("stuck", 1)).await.status, 200);
     let partition = "SELECT tableoid::regclass::text FROM sessions WHERE session_id = 'stuck'";
     let partition = server.database.value(partition).await.expect("it is there");
+    // Reports with entries need both tables.
+    let with_entry = |id: &str| {
+        let mut report: Value = serde_json::from_str(&old_report(id, 1)).expect("JSON");
+        report["timelineEvents"] = json!([{"timestampMs": now_ms(), "elapsedMs": now_ms() % 100_000, "playbackState": "PLAYING"}]);
+        report.to_string()
+    };
+    let stuck = vec![with_entry("stuck"), with_entry("new")];
     // As CREATE INDEX locks it: reading goes on.
     let lock = format!("LOCK TABLE {partition} IN SHARE MODE");
-    let stuck = vec![old_report("stuck", 1), old_report("new", 1)];
+    let others = tokio::spawn(known_session_goes_on(Arc::clone(&server)));
     let answers = others_go_on(&server, &lock, stuck.clone()).await;
     assert_held(&answers, 2);
-    // As VACUUM FULL and ALTER TABLE do.
-    let lock = format!("LOCK TABLE {partition}");
-    let known = json!({"sessionId": "known", "timestamp": now_ms(), "timelineEvents": [
-        {"timestampMs": now_ms(), "elapsedMs": 5, "playbackState": "PLAYING"}]});
-    let known = known.to_string();
-    for _ in 0..8 {
-        // Often enough that the plans of the connections are made.
-        assert_eq!(server.post(known.clone()).await.status, 200);
+    others.await.expect("reports of another month are acknowledged");
+    // As VACUUM FULL and ALTER TABLE do, one table or the other.
+    for lock in [format!("LOCK TABLE {partition}"), format!("LOCK TABLE {}", chunks(&partition))] {
+        let others = tokio::spawn(known_session_goes_on(Arc::clone(&server)));
+        let answers = others_go_on(&server, &lock, stuck.clone()).await;
+        assert_held(&answers, 2);
+        others.await.expect("reports of another month are acknowledged");
     }
-    let retried = tokio::spawn({
-        let server = Arc::clone(&server);
-        async move {
-            let began = Instant::now();
-            while began.elapsed() < Duration::from_secs(8) {
-                let sent = Instant::now();
-                assert_eq!(server.post(known.clone()).await.status, 200);
-                assert!(sent.elapsed() < SLOW, "a duplicate took {:?}", sent.elapsed());
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+}
+
+/// The partition of `timeline_chunks` beside one of `sessions`.
+fn chunks(partition: &str) -> String {
+    partition.replace("sessions", "timeline_chunks")
+}
+
+/// Posts, of one session of this month, duplicates, and reports whose entries have to be compared
+/// with those that are stored.
+async fn known_session_goes_on(server: Arc<Server>) {
+    let began = Instant::now();
+    let first = now_ms();
+    let mut number = 0;
+    while began.elapsed() < Duration::from_secs(8) {
+        let entry = |elapsed: i64| json!({"timestampMs": first, "elapsedMs": elapsed, "playbackState": "PLAYING"});
+        let entries = [entry(0), entry(20_000 - number), entry(30_000)];
+        let report =
+            json!({"sessionId": "known", "timestamp": first + number, "timelineEvents": entries});
+        for _ in 0..2 {
+            let sent = Instant::now();
+            assert_eq!(server.post(report.to_string()).await.status, 200);
+            assert!(sent.elapsed() < SLOW, "took {:?}", sent.elapsed());
+            assert_eq!(server.get("/v1/sessions/known").await.status, 200);
         }
-    });
-    let answers = others_go_on(&server, &lock, stuck).await;
-    assert_held(&answers, 2);
-    retried.await.expect("duplicates of other months are acknowledged");
+        number += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

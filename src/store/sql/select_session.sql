@@ -1,5 +1,5 @@
 -- One session, and a page of its timeline: from $4 (elapsed_ms) on, without the first $5 entries,
--- $6 entries at most.
+-- $6 entries at most. $7 is the session time.
 SELECT (to_jsonb(s) - ARRAY['session_key', 'timeline_from_ms', 'timeline_until_ms', 'timeline_entries', 'timeline_bytes']
   || jsonb_build_object('timeline', page.entries, 'timelineNext', page.next))::text
 FROM sessions s
@@ -29,9 +29,9 @@ CROSS JOIN LATERAL (
         FROM timeline_chunks c
         CROSS JOIN LATERAL json_array_elements(c.entries) WITH ORDINALITY AS e (entry, number)
         CROSS JOIN LATERAL (SELECT (entry ->> 0)::bigint, (entry ->> 1)::bigint) AS t (elapsed_ms, at_ms)
-        WHERE c.session_key = s.session_key AND c."timestamp" = s."timestamp"
+        WHERE c.session_key = $1 AND c."timestamp" = $7
           AND c.until_ms >= $4 AND elapsed_ms >= $4
     ) AS numbered
     WHERE place > $5 AND place <= $5 + $6 + 1
 ) AS page
-WHERE s.session_key = $1 AND s.tenant_id = $2 AND s.session_id = $3
+WHERE s.session_key = $1 AND s."timestamp" = $7 AND s.tenant_id = $2 AND s.session_id = $3

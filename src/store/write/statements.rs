@@ -28,8 +28,10 @@ static SESSION_COLUMNS: LazyLock<String> = LazyLock::new(|| {
     format!("{TIME_COLUMNS}, {}", columns.join(", "))
 });
 
-/// What the transaction of a batch is set to.
-pub(super) const SETTINGS: &str = "SET LOCAL citus.multi_shard_modify_mode = 'sequential'";
+/// What the transaction of a batch is set to. Locks are waited for on the nodes, so the time for that
+/// is set there too.
+pub(super) const SETTINGS: &str = "SET LOCAL citus.multi_shard_modify_mode = 'sequential';
+    SET LOCAL citus.propagate_set_commands = 'local'; SET LOCAL lock_timeout = '250ms'";
 
 /// Writes session times, rows and timeline entries of different sessions, sorted by key. What
 /// became of each, in order.

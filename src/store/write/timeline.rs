@@ -14,13 +14,15 @@ use crate::store::Error;
 use crate::store::types::PgTime;
 
 /// The chunks of some sessions that overlap their entries in question. Each session has a range
-/// of its own: those that are long, or far on, must not make the others read everything.
+/// of its own: those that are long, or far on, must not make the others read everything. (Here and
+/// below, `= ANY` lets the planner lock no partitions but theirs.)
 const OVERLAPPING: &str = r#"
     SELECT c.session_key, c.entries::text
     FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[], $4::bigint[])
          AS k (session_key, "timestamp", from_ms, until_ms)
     JOIN timeline_chunks c ON c.session_key = k.session_key AND c."timestamp" = k."timestamp"
-     AND c.from_ms <= k.until_ms AND c.until_ms >= k.from_ms"#;
+     AND c.from_ms <= k.until_ms AND c.until_ms >= k.from_ms
+    WHERE c."timestamp" = ANY($2)"#;
 
 const GROW: &str = r#"
     UPDATE sessions s SET
@@ -29,7 +31,8 @@ const GROW: &str = r#"
         timeline_bytes = coalesce(s.timeline_bytes, 0) + k.bytes
     FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[], $4::integer[], $5::integer[])
          AS k (session_key, "timestamp", until_ms, entries, bytes)
-    WHERE s.session_key = k.session_key AND s."timestamp" = k."timestamp""#;
+    WHERE s.session_key = k.session_key AND s."timestamp" = k."timestamp"
+      AND s."timestamp" = ANY($2)"#;
 
 /// Entries and bytes that a session still takes.
 #[derive(Clone, Copy)]
