@@ -42,7 +42,9 @@ const UNSEEN: Obstacle = Obstacle::Lock { is_seen: false };
 
 fn send_all(reports: Vec<Queued>, outcome: &Outcome) -> u64 {
     let count = reports.len() as u64;
-    reports.into_iter().for_each(|queued| queued.reply.send(outcome.clone()));
+    for queued in reports {
+        queued.reply.send(outcome.clone());
+    }
     count
 }
 
