@@ -17,8 +17,6 @@ use crate::limit::{Limits, Place};
 /// How long an idle connection stays once the server stops: a response that was given to hyper
 /// a moment ago leaves in that time.
 const STOPPING: Duration = Duration::from_secs(1);
-/// How long a client may go on sending on a connection that the server has closed for its part.
-const CLOSING: Duration = Duration::from_secs(10);
 
 /// Shared by a connection's socket, its requests and its clock.
 #[derive(Clone)]
@@ -41,7 +39,6 @@ struct State {
     /// When the head that is being read began.
     head_since: Option<Instant>,
     idle_since: Instant,
-    closing_since: Option<Instant>,
     is_http2: bool,
     is_stopping: bool,
     /// When the clock will look again.
@@ -64,7 +61,6 @@ impl Activity {
             // A new connection has the time of a head to send one.
             head_since: Some(now),
             idle_since: now,
-            closing_since: None,
             is_http2: false,
             is_stopping: false,
             armed: now,
@@ -134,15 +130,6 @@ impl Activity {
         Guard { activity: self.clone(), kind }
     }
 
-    /// Everything is written: only what the client still sends is waited for.
-    pub(super) fn closing(&self) {
-        let mut state = self.state();
-        if state.closing_since.is_none() {
-            state.closing_since = Some(Instant::now());
-            self.0.sooner.notify_one();
-        }
-    }
-
     /// The server takes no more requests.
     pub(super) fn stop(&self) {
         self.state().is_stopping = true;
@@ -156,9 +143,7 @@ impl Activity {
         let deadline = if state.is_busy() {
             Instant::now() + limits.head
         } else if state.is_stopping {
-            state.closing_since.unwrap_or(state.idle_since) + STOPPING
-        } else if let Some(since) = state.closing_since {
-            since + CLOSING
+            state.idle_since + STOPPING
         } else if state.leftovers > 0 {
             Instant::now() + limits.head
         } else if let Some(since) = state.head_since {

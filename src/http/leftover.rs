@@ -3,7 +3,7 @@
 //!
 //! On HTTP/2 a stream is reset without harm to the others. On HTTP/1 the rest of a small body is
 //! thrown away, and the connection stays. A larger rest costs the connection: the response says
-//! so, and the socket goes on reading for a while after it is written (`Watched::poll_shutdown`).
+//! so, and the socket goes on reading for a while after it is written (`connection::throw_away`).
 
 use std::pin::Pin;
 use std::sync::Arc;
