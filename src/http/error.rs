@@ -74,7 +74,7 @@ impl Error {
             Self::Timeout => "the body did not arrive in time".to_owned(),
             Self::TooLarge(limit) => format!("$: the body is larger than {limit} bytes"),
             Self::Limited(_) => "too many requests for this key".to_owned(),
-            Self::Database => "the database cannot be used at the moment, try again".to_owned(),
+            Self::Database => "the database cannot do that at the moment, try again".to_owned(),
             Self::Overloaded => "the server is overloaded, try again".to_owned(),
             Self::Internal => format!("internal error, see the log for request {request_id}"),
         }

@@ -111,7 +111,8 @@ impl Aside {
                     tenant = %received.tenant,
                     session_id = received.report.session_id,
                     reports,
-                    "reports wait, for 8 s each, and delay no others: another transaction has \
+                    "reports were set aside since the last such line; they wait for 8 s each and \
+                     delay no others: another transaction has \
                      locked their session or partition (pg_stat_activity shows which has been \
                      open for long), or their month has no partition yet"
                 );

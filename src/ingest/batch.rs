@@ -48,7 +48,8 @@ impl Destination {
                 reports,
                 cause,
                 connecting,
-                "reports were given up: the database did not store them in time"
+                "reports were given up since the last such line: the database did not store them \
+                 within 8 s"
             );
         });
     }

@@ -54,7 +54,7 @@ in that of Grafana: SLACK_WEBHOOK_URL, PAGERDUTY_INTEGRATION_KEY, ALERT_EMAIL_AD
 DISCORD_WEBHOOK_URL, TELEGRAM_BOT_TOKEN with TELEGRAM_CHAT_ID, ALERT_WEBHOOK_URL, NTFY_URL. Other
 thresholds: ALERT_ERROR_RATE_PERCENT, ALERT_STARTUP_P95_MS, ALERT_REBUFFERING_PERCENT.
 
-Exit status: 0 done, 1 failed, 2 wrong usage or a wrong variable.")]
+Exit status: 0 done, 1 failed or files were kept, 2 wrong usage or a wrong variable.")]
 struct Export {
     /// Where to write; made if it is not there
     dir: PathBuf,
@@ -191,7 +191,7 @@ pub(super) fn run(args: Args, environment: &Environment<'_>) -> anyhow::Result<E
     }
     say_what_is_next(&absolute, &options);
     for path in &kept {
-        super::complain(&format!("kept {}: it is not as an export wrote it", path.display()));
+        super::complain(&format!("kept {}: it was changed since it was exported", path.display()));
     }
     if kept.is_empty() {
         return Ok(ExitCode::SUCCESS);
