@@ -85,8 +85,8 @@ impl Clock {
         if difference.abs() < TOLERANCE_MS {
             return None;
         }
-        let apart = Duration::from_secs(difference.unsigned_abs() / 1000);
-        let (days, minutes) = (apart.as_secs() / 86_400, apart.as_secs() % 86_400 / 60);
+        let minutes = (difference.unsigned_abs() + 30_000) / 60_000;
+        let (days, minutes) = (minutes / 1440, minutes % 1440);
         let which = if difference > 0 { "behind" } else { "ahead of" };
         Some(format!(
             "the clock of this machine is {days} days and {minutes} minutes {which} that of the \

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::aside::Next;
@@ -15,54 +14,33 @@ use crate::store::{Kept, Month};
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Writes what was set aside as soon as that is possible, to the end.
-pub(super) struct AsideWorker {
-    destination: Arc<Destination>,
-    tasks: TaskTracker,
-}
-
-impl AsideWorker {
-    pub(super) fn start(destination: Arc<Destination>, tasks: &TaskTracker) {
-        tasks.spawn(Self { destination, tasks: tasks.clone() }.work());
-    }
-
-    async fn work(self) {
-        let destination = &self.destination;
-        let mut kept = Kept::default();
-        let mut making: Option<JoinHandle<()>> = None;
-        loop {
-            let expired = destination.aside.give_up_expired();
-            if expired > 0 {
-                destination.log_given_up(expired, "their session or partition stayed locked");
-            }
-            make_partitions(destination, &mut making);
-            match destination.aside.next(|month| destination.store.has_partition(month)) {
-                Next::Write { batch, is_alone } => {
-                    let sessions: Vec<Uuid> = batch.iter().map(|one| one.received.key()).collect();
-                    let batch = Batch::new(destination, batch);
-                    if batch.write_unlocked(is_alone, &mut kept).await {
-                        destination.aside.freed(&sessions);
-                    } else {
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                }
-                Next::Wait => {
-                    let _ = tokio::time::timeout(PAUSE, destination.aside.changed()).await;
-                }
-                Next::Nothing => {
-                    kept = Kept::default();
-                    destination.aside.changed().await;
-                }
-                Next::End => return,
-            }
+pub(super) async fn work(destination: Arc<Destination>) {
+    let mut kept = Kept::default();
+    let mut making: Option<JoinHandle<()>> = None;
+    loop {
+        let expired = destination.aside.give_up_expired();
+        if expired > 0 {
+            destination.log_given_up(expired, "their session or partition stayed locked");
         }
-    }
-}
-
-impl Drop for AsideWorker {
-    /// After a panic, another one takes over: what waits must not wait for ever.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            Self::start(Arc::clone(&self.destination), &self.tasks);
+        make_partitions(&destination, &mut making);
+        match destination.aside.next(|month| destination.store.has_partition(month)) {
+            Next::Write { batch, is_alone } => {
+                let sessions: Vec<Uuid> = batch.iter().map(|one| one.received.key()).collect();
+                let batch = Batch::new(&destination, batch);
+                if batch.write_unlocked(is_alone, &mut kept).await {
+                    destination.aside.freed(&sessions);
+                } else {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            Next::Wait => {
+                let _ = tokio::time::timeout(PAUSE, destination.aside.changed()).await;
+            }
+            Next::Nothing => {
+                kept = Kept::default();
+                destination.aside.changed().await;
+            }
+            Next::End => return,
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::aside::Obstacle;
-use super::aside_worker::AsideWorker;
+use super::aside_worker;
 use super::batch::{Batch, Destination};
 use super::outcome::Outcome;
 use super::queue::{Bounds, Budget, Queue, Queued, Reply};
@@ -57,9 +57,12 @@ impl Batcher {
             aside_worker: TaskTracker::new(),
         });
         for _ in 0..bounds.in_flight {
-            inner.workers.spawn(Worker::work(Arc::clone(&inner)));
+            let worker = Arc::clone(&inner);
+            inner.workers.spawn(in_spite_of_panics(move || work(Arc::clone(&worker))));
         }
-        AsideWorker::start(Arc::clone(&inner.destination), &inner.aside_worker);
+        let destination = Arc::clone(&inner.destination);
+        let aside = move || aside_worker::work(Arc::clone(&destination));
+        inner.aside_worker.spawn(in_spite_of_panics(aside));
         Self(inner)
     }
 
@@ -157,39 +160,56 @@ impl Inner {
 }
 
 /// Writes batches, one after another.
-struct Worker(Arc<Inner>);
-
-impl Worker {
-    async fn work(inner: Arc<Inner>) {
-        let worker = Self(inner);
-        let inner = &worker.0;
-        let mut kept = Kept::default();
-        let mut turn = Some(inner.turn.lock().await);
-        while let Some(batch) = inner.next_batch(&mut kept).await {
-            {
-                let mut writing = pin!(Batch::new(&inner.destination, batch).write(&mut kept));
-                let is_done = tokio::select! {
-                    biased;
-                    () = &mut writing => true,
-                    () = inner.is_next_due() => false,
-                };
-                if !is_done {
-                    drop(turn.take());
-                    writing.await;
-                }
+async fn work(inner: Arc<Inner>) {
+    let mut kept = Kept::default();
+    let mut turn = Some(inner.turn.lock().await);
+    while let Some(batch) = inner.next_batch(&mut kept).await {
+        {
+            let mut writing = pin!(Batch::new(&inner.destination, batch).write(&mut kept));
+            let is_done = tokio::select! {
+                biased;
+                () = &mut writing => true,
+                () = inner.is_next_due() => false,
+            };
+            if !is_done {
+                drop(turn.take());
+                writing.await;
             }
-            if turn.is_none() {
-                turn = Some(inner.next_turn(&mut kept).await);
-            }
+        }
+        if turn.is_none() {
+            turn = Some(inner.next_turn(&mut kept).await);
         }
     }
 }
 
-impl Drop for Worker {
-    /// After a panic, another worker takes over: what waits must not wait for ever.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.workers.spawn(Self::work(Arc::clone(&self.0)));
+/// Does `work` to its end, and anew after a panic: what waits must not wait for ever.
+async fn in_spite_of_panics<W>(work: impl Fn() -> W)
+where
+    W: Future<Output = ()> + Send + 'static,
+{
+    while let Err(error) = tokio::spawn(work()).await {
+        if !error.is_panic() {
+            // The runtime ends.
+            return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_panics_is_replaced() {
+        let attempts = Arc::new(AtomicU32::new(0));
+        let seen = Arc::clone(&attempts);
+        in_spite_of_panics(move || {
+            let attempt = seen.fetch_add(1, Ordering::Relaxed);
+            async move { assert!(attempt == 2, "on purpose") }
+        })
+        .await;
+        assert_eq!(attempts.load(Ordering::Relaxed), 3);
     }
 }
