@@ -108,7 +108,7 @@ impl Accepting<'_> {
         let (stream, peer) = self.accept().await;
         let (place, limit) = self.connections.admit(peer);
         if let Some(limit) = limit {
-            if !place.is_beyond_limit() {
+            if !place.is_spare() {
                 self.app.metrics.connection_evicted(limit);
             }
             self.log.limit(limit);

@@ -215,12 +215,6 @@ impl Place {
         self.slot.idle_since.store(self.connections.now(), Ordering::Relaxed);
     }
 
-    /// Whether the connection began beyond the limit.
-    #[must_use]
-    pub fn is_beyond_limit(&self) -> bool {
-        self.slot.is_spare.load(Ordering::Relaxed)
-    }
-
     /// Waits until the connection has to give way.
     pub async fn evicted(&self) {
         self.slot.evicted.notified().await;
