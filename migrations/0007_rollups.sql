@@ -58,7 +58,8 @@ CREATE TABLE rollups (
 );
 -- The hours that are being watched are replaced again and again.
 ALTER TABLE rollups SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
-CREATE INDEX rollups_bucket ON rollups (dimension, minutes, bucket);
+CREATE INDEX rollups_dimension ON rollups (dimension, minutes, bucket);
+CREATE INDEX rollups_bucket ON rollups (bucket);
 
 COMMENT ON TABLE rollups IS 'Sums of sessions by time and dimension; read them through qoe() and its siblings. A sum of 0 is null';
 COMMENT ON COLUMN rollups.dimension IS 'What the row is broken down by beside tenant and stream type: empty for nothing else, or the name of a dimension, such as app_version';
@@ -119,13 +120,13 @@ COMMENT ON COLUMN rollups.delay_counts IS 'Sessions in each of delay_bins';
 -- Written with the reports, in their transaction; what is here is not in the rollups yet.
 CREATE TABLE rollup_touches (
     hour timestamptz NOT NULL,
-    at   timestamptz NOT NULL,
+    at   timestamptz,
     due  timestamptz NOT NULL
 );
 ALTER TABLE rollup_touches SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 COMMENT ON TABLE rollup_touches IS 'Hours whose sessions have changed since the rollups were made';
 COMMENT ON COLUMN rollup_touches.hour IS 'Begin of the hour of the sessions'' "timestamp"';
-COMMENT ON COLUMN rollup_touches.at IS 'When they changed';
+COMMENT ON COLUMN rollup_touches.at IS 'When a report changed them; null where it was no report';
 COMMENT ON COLUMN rollup_touches.due IS 'When the rollups are made anew: at once, or when a session that has only begun counts as left';
 
 CREATE TABLE rollup_blocks (
@@ -156,4 +157,4 @@ COMMENT ON TABLE rollup_lock IS 'Locked, never read: one instance at a time make
 
 -- Sessions that are there already.
 INSERT INTO rollup_touches (hour, at, due)
-SELECT DISTINCT date_trunc('hour', "timestamp", 'UTC'), now(), now() FROM sessions;
+SELECT DISTINCT date_trunc('hour', "timestamp", 'UTC'), NULL::timestamptz, now() FROM sessions;

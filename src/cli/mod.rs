@@ -7,6 +7,8 @@ mod grafana;
 mod healthcheck;
 mod import;
 mod migrate;
+mod moment;
+mod rollups;
 mod serve;
 pub mod simulate;
 mod version;
@@ -76,6 +78,11 @@ Most used variables: M3W_API_KEY, DATABASE_URL, PORT, HOST, RATE_LIMIT_REQUESTS,
     /// timelines, in the database of DATABASE_URL (or the built-in one). A server may be running
     /// on it.
     Import(import::Args),
+    /// Show how far the rollups are, or make them anew
+    ///
+    /// Rollups are sums of sessions by time and dimension, which dashboards read for ranges over a
+    /// few hours. The server keeps them up to date.
+    Rollups(rollups::Args),
     /// Change how the database is laid out
     Db(db::Args),
     /// Check or show the configuration
@@ -134,6 +141,7 @@ async fn run_configured(
     match command {
         Command::Migrate(args) => migrate::run(&args, &config).await,
         Command::Import(args) => import::run(&args, &config, environment).await,
+        Command::Rollups(args) => rollups::run(&args, &config).await,
         Command::Db(args) => db::run(&args, &config).await,
         Command::Healthcheck => healthcheck::run(&config).await,
         _ => serve::run(config).await,

@@ -1,7 +1,8 @@
-//! Background work: what an instance says of itself, and, one instance at a time, partitions
-//! ahead of time and retention.
+//! Background work: what an instance says of itself, and, one instance at a time, rollups,
+//! partitions ahead of time, and retention.
 
 mod minutes;
+mod rollups;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use crate::app::App;
 use crate::store::{Error, JobRun, Pruned};
 pub use minutes::Heart;
 use minutes::minutes;
+pub use rollups::run_rollups;
+use rollups::rollups;
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -44,6 +47,7 @@ pub fn start(app: &Arc<App>) -> Jobs {
     tasks.spawn(minutes(Arc::clone(app), drained.clone()));
     tasks.spawn(until_stopped(Arc::clone(app), partitions));
     tasks.spawn(until_stopped(Arc::clone(app), retention));
+    tasks.spawn(until_stopped(Arc::clone(app), rollups));
     tasks.spawn(until_stopped(Arc::clone(app), limiter));
     tasks.spawn(until_stopped(Arc::clone(app), clock));
     tasks.close();

@@ -14,6 +14,7 @@ mod partitions;
 mod prune;
 mod reader;
 mod rejected;
+mod rollup;
 mod session;
 mod settings;
 mod sharding;
@@ -41,6 +42,7 @@ pub use prune::Pruned;
 pub use reader::Reader;
 pub(crate) use reader::{LARGE_OBJECTS_ARE_PUBLIC, REVOKE_LARGE_OBJECTS};
 pub use rejected::RejectedBody;
+pub use rollup::{RolledUp, RollupStatus};
 pub use session::{TimelinePage, TimelinePosition};
 pub use settings::Target;
 

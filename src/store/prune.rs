@@ -126,6 +126,7 @@ impl Store {
         let mut pruned = Pruned::default();
         let mut months = Ok(());
         if let Some(cutoff) = self.retention.cutoff(now) {
+            let cutoff = self.seal_rollups(connection, cutoff).await?;
             let dropped = self.drop_months(connection, cutoff, &mut pruned).await;
             if dropped.is_err() {
                 // A reader in the way of whole months must not keep the rest.
@@ -155,6 +156,7 @@ impl Store {
                 cutoff.minus(Duration::from_hours(24)).into(),
             )
             .await?;
+            self.end_sealing(connection, cutoff).await?;
             months = dropped;
         }
         pruned.rejected = delete_batches(

@@ -33,6 +33,16 @@ impl From<PgTime> for UnixMs {
 }
 
 impl PgTime {
+    /// The time so many microseconds after 2000-01-01T00:00:00Z.
+    pub(super) const fn of_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since 2000-01-01T00:00:00Z.
+    pub(super) const fn micros(self) -> i64 {
+        self.0
+    }
+
     /// The binary format of Postgres.
     pub(super) const fn to_bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()

@@ -55,7 +55,7 @@ const PRUNED: [&str; 6] = [
     "backend_minutes",
     "job_runs",
 ];
-const JOBS: [&str; 2] = ["partitions", "retention"];
+const JOBS: [&str; 3] = ["partitions", "retention", "rollups"];
 
 /// One for the process, as the log is.
 pub(super) static LOG_LINES_LOST: LazyLock<IntCounter> = LazyLock::new(|| {
@@ -89,6 +89,8 @@ pub struct Metrics {
     pub commit_delay: Histogram,
     /// Client connections that are open.
     pub connections: IntGauge,
+    /// Age of the oldest report that is not in the rollups yet, seconds.
+    pub rollup_lag: Gauge,
     /// The database's clock minus the machine's, seconds.
     pub clock_difference: Gauge,
     connections_evicted: IntCounterVec,
@@ -170,6 +172,10 @@ impl Metrics {
                 "Reports that were set aside, by reason (locked, partition)",
                 &["reason"],
             ),
+            rollup_lag: build.keep(Gauge::new(
+                "rollup_lag_seconds",
+                "Age of the oldest report that is not in the rollups yet, 0 if none",
+            )),
             clock_difference: build.keep(Gauge::new(
                 "database_clock_difference_seconds",
                 "The database's clock minus this machine's: the database's is the one that counts",

@@ -32,6 +32,10 @@ BEGIN
         ) AS r (key, "time", from_ms, until_ms, entries)
         WHERE r.entries IS NOT NULL;
     END IF;
+    -- These hours are no longer what the rollups say.
+    INSERT INTO rollup_touches (hour, at, due)
+    SELECT DISTINCT pg_catalog.date_trunc('hour', t."time", 'UTC'), pg_catalog.now(), pg_catalog.now()
+    FROM pg_catalog.unnest(times) AS t ("time");
     RETURN true;
 EXCEPTION WHEN unique_violation THEN
     RETURN false;
@@ -155,6 +159,13 @@ BEGIN
             pg_catalog.unnest(untils), pg_catalog.unnest(entries)
         ) AS r (key, "time", from_ms, until_ms, entries)
         WHERE r.entries IS NOT NULL AND (all_added OR r.key = ANY (added_to));
+    END IF;
+
+    IF pg_catalog.cardinality(applied) > 0 THEN
+        -- These hours are no longer what the rollups say.
+        INSERT INTO rollup_touches (hour, at, due)
+        SELECT DISTINCT pg_catalog.date_trunc('hour', t."time", 'UTC'), pg_catalog.now(), pg_catalog.now()
+        FROM pg_catalog.unnest(times) AS t ("time");
     END IF;
 END
 $$;

@@ -82,6 +82,9 @@ pub(super) async fn upsert_reports(
         }
     }
     let written = in_order(writes, &written)?;
+    if written.iter().any(|after| after.count.is_some()) {
+        touch(connection, writes).await?;
+    }
     let added = writes.iter().zip(&written).filter(|(_, after)| after.entries_added);
     insert_chunks(connection, added.filter_map(|(write, _)| write.chunk_row()).collect()).await?;
     Ok(written)
@@ -165,7 +168,20 @@ async fn copy_all(connection: &mut PgConnection, writes: &[Write<'_>]) -> Result
     let rows = writes.iter().map(Write::session_row);
     copy(connection, &format!("sessions ({})", *SESSION_COLUMNS), rows).await?;
     let chunks = writes.iter().filter_map(Write::chunk_row);
-    copy(connection, &format!("timeline_chunks ({CHUNK_COLUMNS})"), chunks).await
+    copy(connection, &format!("timeline_chunks ({CHUNK_COLUMNS})"), chunks).await?;
+    touch(connection, writes).await
+}
+
+/// The hours of these sessions are no longer what the rollups say.
+async fn touch(connection: &mut PgConnection, writes: &[Write<'_>]) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO rollup_touches (hour, at, due)
+         SELECT DISTINCT date_trunc('hour', t, 'UTC'), now(), now() FROM unnest($1) AS t",
+    )
+    .bind(writes.iter().map(|write| PgTime::from(write.time.timestamp)).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Adds rows by `COPY`, in its binary format.
