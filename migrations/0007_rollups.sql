@@ -143,14 +143,14 @@ COMMENT ON COLUMN rollup_blocks.is_merged IS 'Whether the rows of this length ar
 COMMENT ON COLUMN rollup_blocks.changed_at IS 'When a shorter one changed last';
 
 CREATE TABLE rollup_sealed (
-    hour        timestamptz PRIMARY KEY,
-    part        smallint    NOT NULL,
-    is_deleting boolean     NOT NULL
+    hour  timestamptz PRIMARY KEY,
+    part  smallint    NOT NULL,
+    until timestamptz
 );
 COMMENT ON TABLE rollup_sealed IS 'Hours that retention has taken sessions from: what they came to stays in the rollups';
 COMMENT ON COLUMN rollup_sealed.hour IS 'Begin of the hour';
-COMMENT ON COLUMN rollup_sealed.part IS 'Part of the rollups that holds the sessions which came later';
-COMMENT ON COLUMN rollup_sealed.is_deleting IS 'Whether the sessions are still being deleted; until then the hour is left as it is';
+COMMENT ON COLUMN rollup_sealed.part IS 'Part of the rollups that holds the other sessions of the hour, and those which come later';
+COMMENT ON COLUMN rollup_sealed.until IS 'Sessions of the hour before this time are being deleted, and are in a lower part already; null once they are gone';
 
 CREATE TABLE rollup_lock ();
 COMMENT ON TABLE rollup_lock IS 'Locked, never read: one instance at a time makes rollups';

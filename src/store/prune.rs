@@ -126,7 +126,7 @@ impl Store {
         let mut pruned = Pruned::default();
         let mut months = Ok(());
         if let Some(cutoff) = self.retention.cutoff(now) {
-            let cutoff = self.seal_rollups(connection, cutoff).await?;
+            self.seal_rollups(connection, cutoff).await?;
             let dropped = self.drop_months(connection, cutoff, &mut pruned).await;
             if dropped.is_err() {
                 // A reader in the way of whole months must not keep the rest.

@@ -18,7 +18,7 @@ mod sums;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
 use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Decode, PgConnection, Postgres, Row as _, Type};
@@ -43,10 +43,8 @@ const RUN_TIMEOUT: Duration = Duration::from_hours(6);
 /// Of many days, the newest is looked at again this often: that is where viewers are.
 const NEWEST_EVERY: Duration = Duration::from_secs(8);
 
-/// Hours that are waiting, of a day.
-const TOUCHED: &str = "
-    SELECT hour FROM rollup_touches
-    WHERE due <= now() AND hour NOT IN (SELECT hour FROM rollup_sealed WHERE is_deleting)";
+/// Hours that are waiting.
+const TOUCHED: &str = "SELECT hour FROM rollup_touches WHERE due <= now()";
 
 /// What a run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -181,7 +179,6 @@ async fn take_touches(connection: &mut Lease, day: Micros) -> Result<BTreeSet<Mi
     let hours: Vec<PgTime> = sqlx::query_scalar(
         "DELETE FROM rollup_touches
          WHERE hour >= $1 AND hour < $1 + interval '1 day' AND due <= now()
-           AND hour NOT IN (SELECT hour FROM rollup_sealed WHERE is_deleting)
          RETURNING hour",
     )
     .bind(PgTime::of_micros(day))
@@ -190,17 +187,38 @@ async fn take_touches(connection: &mut Lease, day: Micros) -> Result<BTreeSet<Mi
     Ok(hours.into_iter().map(PgTime::micros).collect())
 }
 
-/// Replaces the rows of an hour: the number of sessions they are of.
+/// Replaces the rows of an hour: the number of sessions they are of. What retention has settled of
+/// it stays.
 async fn remake_hour(
     connection: &mut Lease,
     source: &Source,
     hour: Micros,
 ) -> Result<u64, Error> {
+    let sealed: Option<(i16, Option<PgTime>)> =
+        sqlx::query_as("SELECT part, until FROM rollup_sealed WHERE hour = $1")
+            .bind(PgTime::of_micros(hour))
+            .fetch_optional(&mut **connection)
+            .await?;
+    let (part, until) = sealed.unwrap_or_default();
+    let start = until.map_or(hour, PgTime::micros);
+    let end = hour + Length::HOUR.micros();
+    remake_part(connection, source, part, start..end).await
+}
+
+/// Replaces the rows of a part of an hour by what the sessions of a time within that hour come to:
+/// the number of sessions.
+async fn remake_part(
+    connection: &mut Lease,
+    source: &Source,
+    part: i16,
+    time: Range<Micros>,
+) -> Result<u64, Error> {
+    let hour = Length::HOUR.bucket(time.start);
     let end = hour + Length::HOUR.micros();
     let condition = format!(
         "\"timestamp\" >= '{}' AND \"timestamp\" < '{}'",
-        rows::time(hour),
-        rows::time(end)
+        rows::time(time.start),
+        rows::time(time.end)
     );
     let mut totals: BTreeMap<Micros, Bucket> = BTreeMap::new();
     let mut by_dimension: Vec<Bucket> = source
@@ -226,12 +244,6 @@ async fn remake_hour(
         })
         .await?;
     by_dimension.iter_mut().for_each(Bucket::fold);
-    let part: i16 = sqlx::query_scalar(
-        "SELECT coalesce((SELECT part FROM rollup_sealed WHERE hour = $1), 0::smallint)",
-    )
-    .bind(PgTime::of_micros(hour))
-    .fetch_one(&mut **connection)
-    .await?;
     sqlx::query(
         "DELETE FROM rollups
          WHERE minutes IN (30, 60) AND bucket >= $1 AND bucket < $2 AND part = $3",
