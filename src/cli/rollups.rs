@@ -113,7 +113,8 @@ async fn rebuild(args: &RebuildArgs, store: &Store) -> anyhow::Result<ExitCode> 
     if let (Some(from), Some(to)) = (from, to) {
         anyhow::ensure!(from < to, "--from must be before --to");
     }
-    let hours = store.touch_rollups(from, to).await?;
+    let rebuild = store.touch_rollups(from, to).await?;
+    let hours = rebuild.hours;
     let mut done = RolledUp::default();
     let mut said_at = Instant::now();
     loop {
@@ -127,7 +128,7 @@ async fn rebuild(args: &RebuildArgs, store: &Store) -> anyhow::Result<ExitCode> 
             }
         });
         done += run.await?;
-        let waiting = store.rebuilding_hours().await?;
+        let waiting = store.rebuilding_hours(&rebuild).await?;
         if waiting == 0 {
             break;
         }

@@ -42,7 +42,7 @@ pub use prune::Pruned;
 pub use reader::Reader;
 pub(crate) use reader::{LARGE_OBJECTS_ARE_PUBLIC, REVOKE_LARGE_OBJECTS};
 pub use rejected::RejectedBody;
-pub use rollup::{RolledUp, RollupStatus};
+pub use rollup::{Rebuild, RolledUp, RollupStatus};
 pub use session::{TimelinePage, TimelinePosition};
 pub use settings::Target;
 

@@ -150,7 +150,7 @@ async fn two_instances_prune_at_once_while_reports_come_in() {
         for round in 0..25 {
             post_at(&one, &format!("late{round}"), NOW_MS, NOW_MS - 100 * DAY_MS).await;
             let age = 91 + round * 4;
-            post_at(&two, &format!("day{age}"), NOW_MS + 1, NOW_MS - age * DAY_MS).await;
+            post_at(&two, &format!("day{age}"), NOW_MS, NOW_MS - age * DAY_MS).await;
         }
     };
     let (first, second, ()) =

@@ -31,7 +31,7 @@ use dimensions::Dimension;
 use read::Source;
 use sums::Micros;
 
-pub use status::RollupStatus;
+pub use status::{Rebuild, RollupStatus};
 
 /// An hour of a large site takes seconds; what waits for a lock is left to the next run.
 const ALONE: &str = "SET LOCAL statement_timeout = '5min'; SET LOCAL lock_timeout = '10s';
@@ -89,15 +89,22 @@ impl Store {
             // Outside of the pool: it takes its time.
             let mut connection = self.pool.connect().await?;
             let source = Source::new(self.rollup_dimensions());
+            let mut older = touched_days(&mut connection).await?;
+            let newest = older.pop();
             let mut newest_at: Option<Instant> = None;
+            // Each day once, whatever is touched meanwhile: there is always something.
             loop {
-                let days = touched_days(&mut connection).await?;
-                let wants_newest = newest_at.is_none_or(|at| at.elapsed() >= NEWEST_EVERY);
-                let day = if wants_newest { days.last() } else { days.first() };
-                let Some(&day) = day else { break };
-                if days.last() == Some(&day) {
-                    newest_at = Some(Instant::now());
-                }
+                let is_fresh = newest_at.is_some_and(|at| at.elapsed() < NEWEST_EVERY);
+                let day = match newest {
+                    Some(newest) if !is_fresh && (newest_at.is_none() || !older.is_empty()) => {
+                        newest_at = Some(Instant::now());
+                        newest
+                    }
+                    _ => match older.pop() {
+                        Some(day) => day,
+                        None => break,
+                    },
+                };
                 if !begin_alone(&mut connection).await? {
                     return Ok(done);
                 }

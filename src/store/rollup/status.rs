@@ -2,7 +2,7 @@
 
 use sqlx::Row as _;
 
-use super::{LOOK_TIMEOUT, TOUCHED};
+use super::LOOK_TIMEOUT;
 use super::buckets::Length;
 use crate::report::UnixMs;
 use crate::store::types::PgTime;
@@ -27,6 +27,14 @@ pub struct RollupStatus {
     pub first_hour: Option<UnixMs>,
     #[expect(missing_docs, reason = "see above")]
     pub last_hour: Option<UnixMs>,
+}
+
+/// Hours that are to be made anew on request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rebuild {
+    /// How many.
+    pub hours: u64,
+    at: UnixMs,
 }
 
 impl Store {
@@ -82,20 +90,22 @@ impl Store {
         self.within(LOOK_TIMEOUT, "rollup_status", look).await
     }
 
-    /// Hours that [`Self::touch_rollups`] has left to be made anew.
+    /// Hours of a rebuild that are left to be made anew.
     ///
     /// # Errors
     /// As classified by [`Error`].
-    pub async fn rebuilding_hours(&self) -> Result<i64, Error> {
+    pub async fn rebuilding_hours(&self, rebuild: &Rebuild) -> Result<i64, Error> {
+        // Later touches are none of its business: as long as reports arrive, there are some.
         let waiting = format!(
             "SELECT count(DISTINCT hour) FROM rollup_touches
-             WHERE at IS NULL AND hour IN ({TOUCHED})"
+             WHERE at IS NULL AND due <= to_timestamp({}::float8 / 1000)",
+            rebuild.at.0
         );
         self.ask_rollups(waiting).await
     }
 
     /// Has all hours with sessions or rows made anew by the next runs, of a range or of all time,
-    /// rounded outward to whole hours. How many there are.
+    /// rounded outward to whole hours.
     ///
     /// # Errors
     /// As classified by [`Error`].
@@ -103,7 +113,7 @@ impl Store {
         &self,
         from: Option<UnixMs>,
         to: Option<UnixMs>,
-    ) -> Result<u64, Error> {
+    ) -> Result<Rebuild, Error> {
         // Outside of the pool: the index of all sessions is read.
         let mut connection = self.pool.connect().await?;
         connection.begin("SET LOCAL statement_timeout = '10min'").await?;
@@ -112,7 +122,7 @@ impl Store {
         let end = to.map_or(i64::MAX, |to| {
             hour.bucket(PgTime::from(to).micros() + hour.micros() - 1)
         });
-        let mut touched = 0;
+        let mut hours = 0;
         // One after the other: with both in one, Citus would have to move rows between nodes.
         for sql in [
             r#"INSERT INTO rollup_touches (hour, at, due)
@@ -129,9 +139,13 @@ impl Store {
                 .bind(PgTime::of_micros(start))
                 .bind(PgTime::of_micros(end))
                 .execute(&mut *connection);
-            touched += touch.await?.rows_affected();
+            hours += touch.await?.rows_affected();
         }
+        // Rounded up to the millisecond: it lies after the touches.
+        let at: PgTime = sqlx::query_scalar("SELECT now() + interval '1 millisecond'")
+            .fetch_one(&mut *connection)
+            .await?;
         connection.commit().await?;
-        Ok(touched)
+        Ok(Rebuild { hours, at: at.into() })
     }
 }
