@@ -297,3 +297,30 @@ async fn a_job_that_has_not_succeeded_for_a_day_fires() {
     database.execute("UPDATE backend_minutes SET \"time\" = \"time\" - interval '1 hour'").await;
     assert_eq!(firing(&database, now_ms()).await, set(["m3w-backend-silent"]));
 }
+
+#[tokio::test]
+async fn rollups_that_are_behind_fire() {
+    let uid = "m3w-rollups";
+    let database = migrated().await;
+    living_for(&database, 1).await;
+    let touch = |minutes: u32| {
+        format!(
+            "INSERT INTO rollup_touches SELECT date_trunc('hour', now()), t, t
+             FROM (SELECT now() - interval '{minutes} minutes' AS t) AS t"
+        )
+    };
+    database.execute(&touch(9)).await;
+    // One that waits for a rebuild is no report.
+    database
+        .execute(
+            "INSERT INTO rollup_touches
+             VALUES (date_trunc('hour', now()), NULL, now() - interval '1 hour')",
+        )
+        .await;
+    assert_eq!(firing(&database, now_ms()).await, set([]));
+    database.execute(&touch(11)).await;
+    assert_eq!(firing(&database, now_ms()).await, set([uid]));
+    // A backend that is away has an alert of its own.
+    database.execute("UPDATE backend_minutes SET \"time\" = \"time\" - interval '1 hour'").await;
+    assert_eq!(firing(&database, now_ms()).await, set(["m3w-backend-silent"]));
+}
