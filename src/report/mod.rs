@@ -29,6 +29,7 @@ pub use paths::{OwnField, Path, Paths, Slot};
 pub use rejection::{Code, Rejection};
 pub use session_time::{Retention, SessionTime};
 pub use timeline::{PlaybackState, Timeline, TimelineEntry};
+pub(crate) use validate::MAX_COLUMN_CHARS;
 
 /// Decodes and validates one report of any SDK generation; `own` leads to the app's own fields.
 ///

@@ -3,6 +3,7 @@
 //! [`Store::upsert`] is the write path: one transaction per batch, answered report by report.
 //! Everything here returns [`Error`], classified once by what to do about it.
 
+mod backfill;
 mod connect;
 mod distribute;
 mod error;
@@ -32,6 +33,7 @@ use sqlx::query::Query;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+pub use backfill::{BackfillError, Backfilled};
 pub use connect::PoolSize;
 pub use distribute::{DistributeError, Distribution, LocalTable};
 pub use error::{Cause, Error};

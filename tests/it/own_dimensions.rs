@@ -105,7 +105,7 @@ async fn values_are_those_that_postgres_reads_from_the_payload() {
     let differ = differ.replace("session_id ||", "sessions.session_id ||");
     assert_eq!(database.lines(&differ).await, Vec::<String>::new());
 
-    let absent = ["null", "{}", r#"[1]"#, r#""  ""#, r#"{"b":7}"#, r#"{"b":{"d":1}}"#];
+    let absent = ["null", "{}", "[1]", r#""  ""#, r#"{"b":7}"#, r#"{"b":{"d":1}}"#];
     for (index, value) in absent.iter().enumerate() {
         post(&server, &format!("n{index}"), &format!(r#""top":{value},"a":{value}"#)).await;
         assert_eq!(qoe(&database, &format!("n{index}"), "top deep viewer_id").await, "- - -");
@@ -259,4 +259,59 @@ async fn the_view_is_made_again_where_it_cannot_be_replaced() {
     let before = database.value(oid).await;
     server(&database, "cdn:a", "").await.stop().await;
     assert_eq!(database.value(oid).await, before);
+}
+
+#[tokio::test]
+async fn a_backfill_reads_stored_payloads_as_reports_are_read_and_goes_on_where_it_stopped() {
+    const HOUR_MS: i64 = 3_600_000;
+    let database = Database::new().await;
+    let first = server(&database, "cdn:custom.cdn", "").await;
+    let values = [r#""e1""#, "1.50e1", "true", "null", r#""  ""#, "{}", "[0]", r#""ä""#];
+    let at = |hour: usize| NOW_MS - HOUR_MS * i64::try_from(hour).expect("small");
+    for (hour, value) in values.iter().enumerate() {
+        let body = format!(
+            r#"{{"sessionId":"s{hour}","timestamp":{},"custom":{{"cdn":"old","0":{value}}}}}"#,
+            at(hour)
+        );
+        assert_eq!(first.post(body).await.status, 200);
+    }
+    // The payload may be gone before its session.
+    let gone = format!(r#"{{"sessionId":"gone","timestamp":{NOW_MS},"custom":{{"cdn":"old"}}}}"#);
+    assert_eq!(first.post(gone).await.status, 200);
+    database.execute("UPDATE sessions SET payload = NULL WHERE session_id = 'gone'").await;
+    first.stop().await;
+
+    let second = server(&database, "cdn:custom.0,first:custom.0", "").await;
+    second.clock_ms.fetch_add(LATER_MS, Ordering::Relaxed);
+    let store = &second.app.store;
+    // As if a run had ended after the first two hours.
+    let stopped = format!(
+        "UPDATE own_dimensions SET filled_to = to_timestamp({} / 1000) WHERE name = 'cdn'",
+        at(1) / HOUR_MS * HOUR_MS
+    );
+    database.execute(&stopped).await;
+    let mut hours = Vec::new();
+    store.backfill_dimension("cdn", |progress| hours.push(progress.to.0)).await.expect("filled");
+    let expected: Vec<i64> = (2..values.len()).map(|hour| at(hour) / HOUR_MS * HOUR_MS).collect();
+    assert_eq!(hours, expected);
+    let filled = store.backfill_dimension("first", |_| {}).await.expect("filled");
+    assert_eq!(filled, 4);
+
+    let read = ["e1", "15.0", "true", "-", "-", "-", "-", "ä"];
+    for (hour, value) in read.iter().enumerate() {
+        let both = qoe(&database, &format!("s{hour}"), "first cdn").await;
+        let cdn = if hour < 2 { "old" } else { value };
+        assert_eq!(both, format!("{value} {cdn}"), "{hour}");
+    }
+    // The whole of it, and then there is nothing left to do.
+    let again = "UPDATE own_dimensions SET filled_to = NULL, hides_older = true WHERE name = 'cdn'";
+    database.execute(again).await;
+    assert_eq!(store.backfill_dimension("cdn", |_| {}).await.expect("filled"), 3);
+    assert_eq!(qoe(&database, "s0", "first cdn").await, "e1 e1");
+    assert_eq!(qoe(&database, "gone", "cdn").await, "-");
+    assert_eq!(store.backfill_dimension("cdn", |_| {}).await.expect("done"), 0);
+    let own = store.own_dimensions().await.expect("read");
+    assert_eq!(own[0].value("s."), "s.dimension_1");
+    let unknown = store.backfill_dimension("plan", |_| {}).await.expect_err("unknown");
+    assert!(unknown.to_string().contains("no own dimension plan"), "{unknown}");
 }
