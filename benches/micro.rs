@@ -36,10 +36,10 @@ fn fixtures() -> Vec<(String, Vec<u8>)> {
 fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
     for (name, body) in fixtures() {
-        report::parse(&body).expect("fixtures are valid");
+        report::parse(&body, &report::Paths::NONE).expect("fixtures are valid");
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function(format!("{name}/report::parse"), |bencher| {
-            bencher.iter(|| report::parse(black_box(&body)));
+            bencher.iter(|| report::parse(black_box(&body), &report::Paths::NONE));
         });
         group.bench_function(format!("{name}/serde_json::Value"), |bencher| {
             bencher.iter(|| serde_json::from_slice::<serde_json::Value>(black_box(&body)));

@@ -60,7 +60,9 @@ pub async fn run(
     let instance = instance(ground.listener.local_addr().map_or(0, |address| address.port()));
     let keys = Keys::from_environment(&config.api_key);
     let metrics = Arc::new(Metrics::new(keys.tenants(), &http::ROUTES));
-    let store = Store::new(ground.database, config.pool, config.retention, Arc::clone(&metrics));
+    let own_fields = config.own_fields.clone();
+    let (pool, retention) = (config.pool, config.retention);
+    let store = Store::new(ground.database, pool, retention, own_fields, Arc::clone(&metrics));
     let store = Arc::new(store);
     let migrating = store.migrate_patiently(&ground.clock, PATIENCE);
     let Some(migrated) = stopping.run_until_cancelled(migrating).await else {

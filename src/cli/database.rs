@@ -21,7 +21,8 @@ impl Opened {
     /// What commands ask it through.
     fn store(&self, config: &Config) -> Store {
         let metrics = Arc::new(Metrics::new([], &[]));
-        Store::new(self.target.clone(), config.pool, config.retention, metrics)
+        let (target, own_fields) = (self.target.clone(), config.own_fields.clone());
+        Store::new(target, config.pool, config.retention, own_fields, metrics)
     }
 
     pub(super) async fn close(self) -> anyhow::Result<()> {

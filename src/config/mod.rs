@@ -5,6 +5,7 @@
 
 mod alerting;
 mod database;
+mod dimensions;
 mod parameters;
 mod source;
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub use variables::{VARIABLES, Variable};
 use crate::auth::PlainKey;
 use crate::limit::{RateLimit, TrustedProxies};
 use crate::managed_pg;
-use crate::report::Retention;
+use crate::report::{OwnField, Retention};
 use crate::store::{PoolSize, Reader};
 use crate::telemetry::LogFormat;
 use source::{HIDDEN, Reader as EnvReader};
@@ -60,6 +61,8 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// Checked, and reserved.
     pub redis_url: Option<SecretString>,
+    /// Fields of the reports that become columns: `DIMENSIONS`, then `VIEWER_ID`.
+    pub own_fields: Vec<OwnField>,
     /// How long sessions are kept.
     pub retention: Retention,
     /// Database connections.
@@ -145,6 +148,7 @@ impl Config {
         let trusted_proxies =
             reader.value(var::TRUSTED_PROXIES, TrustedProxies::default(), str::parse);
         let redis_url = redis_url(&mut reader);
+        let own_fields = dimensions::own_fields(&mut reader);
         let days = reader.value(var::RETENTION_DAYS, 90, number(0, MAX_RETENTION_DAYS));
         let pool = pool(&mut reader);
         let filter = reader.value(var::LOG_LEVEL, "info".to_owned(), log_filter);
@@ -166,6 +170,7 @@ impl Config {
             },
             trusted_proxies,
             redis_url,
+            own_fields,
             retention: Retention::days(days),
             pool,
             log: Log { format, filter },

@@ -50,14 +50,77 @@ fn all_problems_are_reported_at_once_and_secrets_stay_hidden() {
         ("MAX_BODY_BYTES", "1MB"),
         ("REDIS_URL", "canary:6379"),
         ("TRUSTED_PROXIES", "10.0.0.0/8;10.1.0.1"),
+        ("DIMENSIONS", "cdn:custom.cdn,Plan:custom.plan"),
+        ("VIEWER_ID", "custom..userRef"),
     ])
     .expect_err("wrong");
     let text = error.to_string();
-    assert_eq!(error.0.len(), 14, "{text}");
+    assert_eq!(error.0.len(), 16, "{text}");
     assert!(!text.contains("canary"), "{text}");
     assert!(text.contains("PORT is \"80800\", expected a whole number from 0 to 65535"));
     let proxies = "TRUSTED_PROXIES is \"10.0.0.0/8;10.1.0.1\", expected addresses or networks";
     assert!(text.contains(proxies), "{text}");
+}
+
+#[test]
+fn own_fields_are_read_with_blanks_around_them() {
+    let config =
+        load(&[DB, ("DIMENSIONS", " cdn : custom.cdn ,plan:plan"), ("VIEWER_ID", " v.id ")]);
+    let config = config.expect("valid");
+    let fields: Vec<String> = config.own_fields.iter().map(ToString::to_string).collect();
+    assert_eq!(fields, ["cdn:custom.cdn", "plan:plan", "viewer_id:v.id"]);
+    let shown = |name: &str| {
+        let setting = config.settings().iter().find(|setting| setting.name == name);
+        setting.expect("shown").value.clone()
+    };
+    assert_eq!(shown("DIMENSIONS"), "cdn:custom.cdn,plan:plan");
+    assert_eq!(shown("VIEWER_ID"), "v.id");
+    let none = load(&[DB, ("DIMENSIONS", "  "), ("VIEWER_ID", "")]).expect("valid");
+    assert!(none.own_fields.is_empty());
+}
+
+#[test]
+fn every_wrong_dimension_is_named() {
+    let problems = |dimensions: &str| {
+        let wrong = load(&[DB, ("DIMENSIONS", dimensions)]).expect_err(dimensions).0;
+        wrong.iter().map(|problem| problem.found.clone()).collect::<Vec<_>>()
+    };
+    for wrong in [
+        "cdn",
+        ":custom.cdn",
+        "cdn:",
+        "cdn:a..b",
+        "cdn:timelineEvents.x",
+        "Cdn:a",
+        "1:a",
+        "_a:a",
+        "c-d:a",
+        // Columns of sessions and of session_qoe, and names that mean something else.
+        "content_id:a",
+        "viewer_id:a",
+        "dimension_1:a",
+        "payload:a",
+        "watched_ms:a",
+        "failed:a",
+        "stream_type:a",
+        "tenant:a",
+        "error:a",
+        "error_category:a",
+        "error_code:a",
+        "timeline:a",
+    ] {
+        assert_eq!(problems(wrong), [format!("{wrong:?}")]);
+    }
+    assert_eq!(problems("a:a,b,c:c,a:d,"), [r#""b""#, r#""a:d""#, r#""""#]);
+    let many = |count: usize| {
+        let items: Vec<String> = (0..count).map(|n| format!("d{n}:d{n}")).collect();
+        items.join(",")
+    };
+    assert_eq!(problems(&many(9)), ["a list of 9"]);
+    assert!(load(&[DB, ("DIMENSIONS", &many(8))]).is_ok());
+    let longest = "a".repeat(63);
+    assert!(load(&[DB, ("DIMENSIONS", &format!("{longest}:a"))]).is_ok());
+    assert_eq!(problems(&format!("{longest}a:a")).len(), 1);
 }
 
 #[test]

@@ -48,6 +48,10 @@ variables! {
         "Addresses or networks of proxies and load balancers in front of the server, separated by commas, such as `10.0.0.0/8,192.0.2.7`. Any other address may have an eighth of all connections.";
     REDIS_URL = "REDIS_URL", "none", true,
         "Reserved for limits shared by several instances: checked, but not used by this version, which counts per instance.";
+    DIMENSIONS = "DIMENSIONS", "none", false,
+        "Fields of your own reports that become columns of `session_qoe`, as `name:path` separated by commas, such as `cdn:custom.cdn,plan:custom.plan`; at most 8. Keys of a path are separated by dots.";
+    VIEWER_ID = "VIEWER_ID", "none", false,
+        "Path of the field that says who watched, such as `custom.userRef`; it becomes the column `viewer_id`, which has an index.";
     RETENTION_DAYS = "RETENTION_DAYS", "90", false,
         "Sessions older than this are deleted; 0 keeps everything.";
     MAX_POOL_SIZE = "HIKARI_MAX_POOL_SIZE", "20", false,

@@ -112,7 +112,8 @@ struct TimelineEventBody {
     rebuffer_time_ms: Option<i64>,
 }
 
-/// A session: the columns of table `sessions` by name, `payload`, and `timeline`.
+/// A session: the columns of table `sessions` by name, own dimensions by theirs, `payload`, and
+/// `timeline`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SessionBody {
     tenant_id: String,
@@ -123,6 +124,8 @@ pub(super) struct SessionBody {
     received_at: String,
     created_at: String,
     report_count: i32,
+    /// What `VIEWER_ID` points to.
+    viewer_id: Option<String>,
     /// The newest report as it was sent.
     #[schema(value_type = Object)]
     payload: String,

@@ -24,7 +24,7 @@ pub use outcome::Outcome;
 pub use queue::Bounds;
 
 use crate::auth::Tenant;
-use crate::report::{self, Code, Rejection, SessionReport, UnixMs};
+use crate::report::{self, Code, Paths, Rejection, SessionReport, UnixMs};
 use crate::store::{Received, RejectedBody, Store};
 use crate::telemetry::Metrics;
 use rejected_writer::RejectedWriter;
@@ -35,6 +35,8 @@ pub struct Ingest {
     rejected: RejectedWriter,
     metrics: Arc<Metrics>,
     max_report_bytes: usize,
+    /// Where reports have their own fields.
+    paths: Arc<Paths>,
 }
 
 /// What became of one body.
@@ -47,7 +49,7 @@ pub struct Answer {
 }
 
 impl Ingest {
-    /// Starts the tasks that write.
+    /// Starts the tasks that write, once the schema of `store` is up to date.
     #[must_use]
     pub fn start(
         store: &Arc<Store>,
@@ -60,6 +62,7 @@ impl Ingest {
             rejected: RejectedWriter::start(Arc::clone(store)),
             metrics: Arc::clone(metrics),
             max_report_bytes,
+            paths: store.paths(),
         }
     }
 
@@ -135,7 +138,7 @@ impl Ingest {
             let detail = format!("a report of more than {} bytes", self.max_report_bytes);
             return Err(Rejection::too_large(detail));
         }
-        report::parse(body)
+        report::parse(body, &self.paths)
     }
 
     /// Takes no more reports, and returns when all that were taken have their outcome.

@@ -13,6 +13,7 @@ mod entries;
 mod json;
 mod model;
 mod number;
+mod paths;
 mod rejection;
 mod session_time;
 #[cfg(test)]
@@ -24,18 +25,20 @@ mod wire;
 pub use dropped::{Dropped, NUMBER_FIELDS};
 pub use json::{Split, split_array, split_lines};
 pub use model::{ColumnValue, SessionReport, UnixMs};
+pub use paths::{OwnField, Path, Paths, Slot};
 pub use rejection::{Code, Rejection};
 pub use session_time::{Retention, SessionTime};
 pub use timeline::{PlaybackState, Timeline, TimelineEntry};
+pub(crate) use validate::MAX_COLUMN_CHARS;
 
-/// Decodes and validates one report of any SDK generation.
+/// Decodes and validates one report of any SDK generation; `own` leads to the app's own fields.
 ///
 /// # Errors
 /// The first problem found, with the JSON path of the field.
-pub fn parse(body: &[u8]) -> Result<SessionReport, Rejection> {
+pub fn parse(body: &[u8], own: &Paths) -> Result<SessionReport, Rejection> {
     let cleaned = json::clean(body)?;
     let report = wire::decode(cleaned.text())?;
-    validate::validate(&report, &cleaned)
+    validate::validate(&report, &cleaned, own)
 }
 
 /// The `sessionId` of a report that was refused, where it can be made out: for the answer.

@@ -101,7 +101,7 @@ macro_rules! session_report {
 
 // The one list of reported columns: name and type. What writes them (types, functions,
 // statements, rows) is made from it; where each comes from is a field in wire.rs with a rule in
-// validate.rs.
+// validate.rs. The last nine are the slots of own fields: see paths.rs.
 session_report! {
     error_count: i32,
     player_startup_ms: i64,
@@ -126,6 +126,15 @@ session_report! {
     app_version: String,
     sdk_version: String,
     connection_type: String,
+    dimension_1: String,
+    dimension_2: String,
+    dimension_3: String,
+    dimension_4: String,
+    dimension_5: String,
+    dimension_6: String,
+    dimension_7: String,
+    dimension_8: String,
+    viewer_id: String,
 }
 
 impl SessionReport {

@@ -71,7 +71,7 @@ mod tests {
         let start = start.map_or("null".to_owned(), |s| format!("\"{s}\""));
         let body =
             format!(r#"{{"sessionId":"s","timestamp":{timestamp},"sessionStartDateIso":{start}}}"#);
-        let report = report::parse(body.as_bytes()).expect("valid");
+        let report = report::parse(body.as_bytes(), &report::Paths::NONE).expect("valid");
         SessionTime::of(&report, NOW, Retention::days(days))
     }
 

@@ -4,12 +4,16 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::{
-    Code, Dropped, NUMBER_FIELDS, SessionReport, UnixMs, parse, peek_session_id, split_array,
-    split_lines,
+    Code, Dropped, NUMBER_FIELDS, Paths, Rejection, SessionReport, UnixMs, peek_session_id,
+    split_array, split_lines,
 };
 
 const FULL: &str = include_str!("../../tests/fixtures/wire/a-full.json");
 const TIMELINE: &str = include_str!("../../tests/fixtures/wire/c-report-2.json");
+
+fn parse(body: &[u8]) -> Result<SessionReport, Rejection> {
+    super::parse(body, &Paths::NONE)
+}
 
 fn with(members: &str) -> Result<SessionReport, String> {
     let body = format!(r#"{{"sessionId":"s","timestamp":7,{members}}}"#);

@@ -4,6 +4,7 @@ use super::dropped::Dropped;
 use super::json::Cleaned;
 use super::model::{SessionReport, UnixMs};
 use super::number::{self, path, wrong_type};
+use super::paths::Paths;
 use super::rejection::{Code, Rejection};
 use super::timeline::Timeline;
 use super::wire::{AppInfo, Device, Ignored, Report, Shaped, Value};
@@ -13,7 +14,7 @@ use super::{date, entries};
 const MAX_SESSION_ID_CHARS: usize = 128;
 /// Texts are cut to this for their column, in characters; the payload keeps them whole. An
 /// index entry of Postgres holds at most about 2,700 bytes.
-const MAX_COLUMN_CHARS: usize = 512;
+pub(crate) const MAX_COLUMN_CHARS: usize = 512;
 const STREAM_TYPES: [&str; 2] = ["VOD", "LIVE"];
 const ERROR_CATEGORIES: [&str; 4] = ["NETWORK", "DRM", "SOURCE", "DECODER"];
 const UNKNOWN: &str = "UNKNOWN";
@@ -21,6 +22,7 @@ const UNKNOWN: &str = "UNKNOWN";
 pub(super) fn validate(
     report: &Report<'_>,
     cleaned: &Cleaned<'_>,
+    own: &Paths,
 ) -> Result<SessionReport, Rejection> {
     schema_version(&report.schema_version)?;
     let session_id = session_id(&report.session_id, cleaned.was_changed())?;
@@ -43,6 +45,18 @@ pub(super) fn validate(
     let flat_device_model = text("deviceModel", &report.device_model)?;
     let nested_os_version = text_or_number("device.osVersion", os_version)?;
     let flat_os_version = text_or_number("osVersion", &report.os_version)?;
+
+    let [
+        viewer_id,
+        dimension_1,
+        dimension_2,
+        dimension_3,
+        dimension_4,
+        dimension_5,
+        dimension_6,
+        dimension_7,
+        dimension_8,
+    ] = own.read(cleaned.text());
 
     Ok(SessionReport {
         session_id,
@@ -76,6 +90,15 @@ pub(super) fn validate(
         app_version: text("app.version", version)?,
         sdk_version: text("sdkVersion", &report.sdk_version)?,
         connection_type: text("connectionType", &report.connection_type)?,
+        dimension_1,
+        dimension_2,
+        dimension_3,
+        dimension_4,
+        dimension_5,
+        dimension_6,
+        dimension_7,
+        dimension_8,
+        viewer_id,
         timeline: Timeline::of(&entries::of(report, cleaned.text(), &mut dropped)?),
         payload: cleaned.text().into(),
         dropped,
@@ -178,7 +201,7 @@ fn session_start(value: &Value<'_>) -> Result<Option<UnixMs>, Rejection> {
 pub(super) fn text(field: &str, value: &Value<'_>) -> Result<Option<String>, Rejection> {
     match value {
         Value::Unset => Ok(None),
-        Value::Text(text) => Ok(Some(cut(text))),
+        Value::Text(text) => Ok(Some(column_text(text))),
         other => Err(wrong_type(field, "a string", other.kind())),
     }
 }
@@ -194,7 +217,7 @@ fn text_or_number(field: &str, value: &Value<'_>) -> Result<Option<String>, Reje
 }
 
 /// The text as its column holds it.
-fn cut(text: &str) -> String {
+pub(super) fn column_text(text: &str) -> String {
     let end = text.char_indices().nth(MAX_COLUMN_CHARS).map_or(text.len(), |(end, _)| end);
     text[..end].to_owned()
 }

@@ -230,7 +230,8 @@ fn syntax_error(text: &str, error: &serde_json::Error) -> Rejection {
     Rejection::invalid(field, format!("not valid JSON: {error}"))
 }
 
-struct Key<'a>(Cow<'a, str>);
+/// A key of an object, without its escapes.
+pub(super) struct Key<'a>(pub(super) Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -11,6 +11,9 @@ const POOLER_REFUSES: [&str; 5] = [
     "statement pooling mode",
 ];
 
+/// What functions.sql raises where own fields have other columns than the server thought.
+pub(super) const OTHER_ASSIGNMENT: &str = "M3W01";
+
 /// A database error by what to do about it.
 ///
 /// `Display` says what happened without the values that were involved: Postgres puts those
@@ -89,6 +92,24 @@ impl Error {
             }
             Self::Transient(_) | Self::Unavailable(_) => false,
         }
+    }
+
+    /// Own fields have other columns than this server thought.
+    pub(super) fn other_assignment() -> Self {
+        Self::Transient(Cause {
+            sqlstate: Some(OTHER_ASSIGNMENT.to_owned()),
+            message: "own dimensions were assigned anew".to_owned(),
+            is_permanent: false,
+        })
+    }
+
+    pub(super) fn is_other_assignment(&self) -> bool {
+        self.cause().sqlstate.as_deref() == Some(OTHER_ASSIGNMENT)
+    }
+
+    /// Whether a view cannot be replaced because a column would go or change.
+    pub(super) fn is_of_view_columns(&self) -> bool {
+        self.cause().sqlstate.as_deref() == Some("42P16")
     }
 
     /// Whether somebody else holds a lock that was waited for, or not waited for.
@@ -195,9 +216,8 @@ impl From<sqlx::Error> for Error {
         }
         match code.as_str() {
             // 42P05, 26000: a pooler gave the transaction another connection.
-            "23514" | "40001" | "40P01" | "55P03" | "55006" | "57014" | "42P05" | "26000" => {
-                Self::Transient(cause)
-            }
+            "23514" | "40001" | "40P01" | "55P03" | "55006" | "57014" | "42P05" | "26000"
+            | OTHER_ASSIGNMENT => Self::Transient(cause),
             // Read-only: a standby that has not been promoted yet. 3D000, 28*: no such database
             // or login, which an operator may be about to mend.
             "25006" | "25P03" | "25P04" | "3D000" | "XX001" | "XX002" => Self::Unavailable(cause),

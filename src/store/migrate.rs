@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::lease::Lease;
 use super::write::functions;
-use super::{Error, Store, original};
+use super::{Error, Store, original, own_dimensions};
 use crate::clock::Clock;
 
 /// sqlx refuses changed checksums. The lock is ours: that of sqlx is an advisory one, which any
@@ -102,7 +102,8 @@ impl MigrateError {
 }
 
 impl Store {
-    /// Brings the schema up to date and makes the partitions that are needed next. From then on,
+    /// Brings the schema up to date, gives own fields their columns, and makes the partitions that
+    /// are needed next. From then on,
     /// `clock` goes with the database's.
     ///
     /// # Errors
@@ -140,8 +141,10 @@ impl Store {
         }
         let applied = migrate(&mut connection).await?;
         functions::ensure(&mut connection).await?;
-        drop(connection);
         self.follow_clock(clock).await?;
+        let own = own_dimensions::ensure(&mut connection, self.own.fields(), clock.now()).await?;
+        self.own.assigned(&own);
+        drop(connection);
         self.ensure_partitions(clock.now()).await?;
         Ok(Migrated {
             version: MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0),

@@ -3,6 +3,7 @@
 //! [`Store::upsert`] is the write path: one transaction per batch, answered report by report.
 //! Everything here returns [`Error`], classified once by what to do about it.
 
+mod backfill;
 mod connect;
 mod distribute;
 mod error;
@@ -10,12 +11,15 @@ mod lease;
 mod migrate;
 mod minutes;
 mod original;
+mod own_dimensions;
+mod own_slots;
 mod partitions;
 mod prune;
 mod reader;
 mod rejected;
 mod rollup;
 mod session;
+mod session_qoe;
 mod settings;
 mod sharding;
 mod types;
@@ -30,6 +34,7 @@ use sqlx::query::Query;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+pub use backfill::{BackfillError, Backfilled};
 pub use connect::PoolSize;
 pub use distribute::{DistributeError, Distribution, LocalTable};
 pub use error::{Cause, Error};
@@ -37,6 +42,7 @@ pub use lease::Kept;
 pub use migrate::{MigrateError, Migrated};
 pub use minutes::{JobRun, Minute};
 pub use original::{Original, OriginalError, OriginalSession, Place};
+pub use own_dimensions::OwnDimension;
 pub use partitions::Month;
 pub use prune::Pruned;
 pub use reader::Reader;
@@ -44,13 +50,15 @@ pub(crate) use reader::{LARGE_OBJECTS_ARE_PUBLIC, REVOKE_LARGE_OBJECTS};
 pub use rejected::RejectedBody;
 pub use rollup::{Rebuild, RolledUp, RollupStatus};
 pub use session::{TimelinePage, TimelinePosition};
+pub use session_qoe::is_column;
 pub use settings::Target;
 
 use crate::auth::Tenant;
 use crate::clock::Clock;
-use crate::report::{Retention, SessionReport, UnixMs};
+use crate::report::{OwnField, Retention, SessionReport, UnixMs};
 use crate::telemetry::Metrics;
 use connect::Pool;
+use own_slots::OwnSlots;
 use partitions::Partitions;
 use sharding::Sharding;
 use types::PgTime;
@@ -111,6 +119,7 @@ pub struct Store {
     partitions: Partitions,
     sharding: Sharding,
     new_sessions: NewSessionStreak,
+    own: OwnSlots,
     /// One permit for each session that may be read now.
     readers: Semaphore,
     metrics: Arc<Metrics>,
@@ -123,6 +132,7 @@ impl Store {
         target: Target,
         size: PoolSize,
         retention: Retention,
+        own_fields: Vec<OwnField>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -131,6 +141,7 @@ impl Store {
             partitions: Partitions::default(),
             sharding: Sharding::default(),
             new_sessions: NewSessionStreak::default(),
+            own: OwnSlots::new(own_fields),
             readers: Semaphore::new(session::READERS),
             metrics,
         }

@@ -4,9 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use sqlx::AssertSqlSafe;
+
+use super::own_dimensions::{self, OwnDimension, quote_literal};
 use super::types::PgTime;
 use super::{Error, Store, write};
 use crate::auth::Tenant;
+use crate::report::Slot;
 
 /// A session with a page of its timeline is read by its key.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,8 +91,9 @@ impl Store {
             .await?;
             let mut found = None;
             if let Some(time) = time {
+                let own = own_dimensions::read(&mut lease).await?;
                 // A plan of its own, which locks no partition but that of the session.
-                found = sqlx::query_scalar(include_str!("sql/select_session.sql"))
+                found = sqlx::query_scalar(AssertSqlSafe(select(&own)))
                     .bind(key)
                     .bind(tenant.as_str())
                     .bind(session_id)
@@ -106,6 +111,18 @@ impl Store {
         };
         self.within(READ_TIMEOUT, "select_session", read).await
     }
+}
+
+/// The statement that reads a session, with own fields under their names, which are quoted.
+fn select(own: &[OwnDimension]) -> String {
+    let members: Vec<String> = own_dimensions::columns(own, "s.")
+        .map(|(name, value)| format!("{}, {value}", quote_literal(name)))
+        .collect();
+    let columns: Vec<String> =
+        Slot::dimensions().map(|slot| quote_literal(&slot.column())).collect();
+    include_str!("sql/select_session.sql")
+        .replace("{slots}", &columns.join(", "))
+        .replace("{own}", &members.join(", "))
 }
 
 #[cfg(test)]

@@ -148,6 +148,8 @@ const WRONG: &[(&str, &str)] = &[
     ("ENABLE_METRICS", "maybe"),
     ("METRICS_ADDR", "9090"),
     ("MAX_BODY_BYTES", "1MB"),
+    ("DIMENSIONS", "tenant:custom.tenant"),
+    ("VIEWER_ID", "timelineEvents.viewer"),
 ];
 
 #[test]
@@ -172,7 +174,7 @@ fn config_check_says_yes_or_names_all_mistakes_at_once() {
     // What cannot start says the same as the check.
     let serve = run(&["serve"], WRONG);
     assert_eq!((serve.code, serve.out.as_str()), (Some(2), ""));
-    assert!(serve.err.contains("16 wrong environment variables"));
+    assert!(serve.err.contains("18 wrong environment variables"));
 }
 
 /// The runtime would panic over these.

@@ -14,7 +14,7 @@ use media3watch::jobs::Heart;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use crate::support::{Database, Server, now_ms};
+use crate::support::{Database, Server, ServerOptions, now_ms};
 
 /// A moment shortly after the examples were "sent".
 const NOW_MS: i64 = 1_795_000_100_000;
@@ -223,6 +223,7 @@ async fn every_column_is_in_the_tables() {
         "session_timeline",
         "rejected_reports",
         "session_qoe",
+        "own_dimensions",
         "refused_reports",
         "backend_minutes",
         "job_runs",
@@ -248,7 +249,7 @@ async fn fill(server: &Server) {
             "lastErrorCategory": (errors > 0).then_some("NETWORK"),
             "device": {"model": "Pixel 8", "os": "Android", "osVersion": "14"},
             "app": {"name": "Rivulet", "version": "3.4.1"},
-            "custom": {"cdn": "edge-eu"},
+            "custom": {"cdn": "edge-eu", "userRef": "u-4711"},
         });
         assert_eq!(server.post(report.to_string()).await.status, 200);
     }
@@ -267,7 +268,13 @@ async fn fill(server: &Server) {
 
 #[tokio::test]
 async fn all_sql_runs_and_finds_something() {
-    let server = Server::start().await;
+    // As docs/configuration.md shows them.
+    let env = vec![
+        ("DIMENSIONS", "cdn:custom.cdn,plan:custom.plan".to_owned()),
+        ("VIEWER_ID", "custom.userRef".to_owned()),
+    ];
+    let options = ServerOptions { env, ..ServerOptions::default() };
+    let server = Server::with(options, &Database::new().await).await;
     fill(&server).await;
     for (file, least) in [("README.md", 4), ("docs/sql.md", 12)] {
         let mut statements = 0;

@@ -21,6 +21,7 @@ mod malformed;
 mod managed_pg;
 mod migrations;
 mod minutes;
+mod own_dimensions;
 mod pooler;
 mod reader;
 mod rejected;

@@ -79,6 +79,6 @@ async fn migrating_again_changes_nothing() {
     assert!(run(&database, "migrate").await.status.success());
     let before = contents(&database).await;
     let again = run(&database, "migrate").await;
-    assert_eq!(String::from_utf8_lossy(&again.stdout), "the schema is up to date (version 7)\n");
+    assert_eq!(String::from_utf8_lossy(&again.stdout), "the schema is up to date (version 8)\n");
     assert_eq!(contents(&database).await, before);
 }

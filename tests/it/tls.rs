@@ -203,7 +203,7 @@ impl Server {
         let size = PoolSize { max: 1, min_idle: 0 };
         let metrics = Arc::new(Metrics::new([], &[]));
         let target = Target { is_pooled: Some(false), ..options.into() };
-        let store = Store::new(target, size, Retention::days(0), metrics);
+        let store = Store::new(target, size, Retention::days(0), Vec::new(), metrics);
         let pinged = store.ping(Duration::from_secs(10)).await;
         let query = format!(
             "SELECT bool_or(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \

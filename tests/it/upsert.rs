@@ -287,7 +287,8 @@ async fn two_instances_begin_the_same_sessions_at_once() {
 async fn the_same_id_in_two_tenants_is_two_sessions() {
     let server = Server::at(NOW_MS).await;
     let received = |tenant: &str, play_time: i64| {
-        let report = report::parse(body("s", NOW_MS, play_time).as_bytes()).expect("valid");
+        let report = report::parse(body("s", NOW_MS, play_time).as_bytes(), &report::Paths::NONE)
+            .expect("valid");
         Received::new(Tenant::new(tenant), report, UnixMs(NOW_MS))
     };
     let store = &server.app.store;

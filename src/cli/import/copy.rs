@@ -54,7 +54,7 @@ impl<'a> Copy<'a> {
         Self {
             batcher: Batcher::new(Arc::clone(store), metrics, Bounds::default()),
             tenant,
-            limits: Limits { now, retention, max_body_bytes },
+            limits: Limits { now, retention, max_body_bytes, paths: store.paths() },
         }
     }
 

@@ -1,10 +1,11 @@
 //! From a row of the original backend to the report that it stands for. No I/O.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::report::{self, Rejection, Retention, SessionReport, SessionTime, UnixMs};
+use crate::report::{self, Paths, Rejection, Retention, SessionReport, SessionTime, UnixMs};
 use crate::store::OriginalSession;
 
 /// Fewer than a report may have, so that no timeline is thinned.
@@ -23,18 +24,20 @@ pub(super) struct Draft {
     pub(super) at: UnixMs,
     entries: Vec<String>,
     has_reports: bool,
+    paths: Arc<Paths>,
 }
 
 impl Draft {
     /// The report of a row; `None` if it lies before the retention period.
     pub(super) fn of(row: &OriginalSession, limits: &Limits) -> Result<Option<Self>, Rejection> {
-        let (body, report) = readable(row, limits.max_body_bytes)?;
+        let (body, report) = readable(row, limits)?;
         let at = receipt(&report, row.created_at, limits.now);
         let placed = SessionTime::of(&report, at, FOR_EVER).timestamp;
         if limits.retention.cutoff(limits.now).is_some_and(|cutoff| placed < cutoff) {
             return Ok(None);
         }
-        Ok(Some(Self { body, at, entries: Vec::new(), has_reports: false }))
+        let paths = Arc::clone(&limits.paths);
+        Ok(Some(Self { body, at, entries: Vec::new(), has_reports: false, paths }))
     }
 
     /// Adds a timeline entry, and returns a report when there are enough for one.
@@ -53,9 +56,9 @@ impl Draft {
     fn report(&mut self) -> Option<SessionReport> {
         self.has_reports = true;
         let entries = std::mem::take(&mut self.entries);
-        let report = report::parse(with_timeline(&self.body, &entries).as_bytes());
+        let report = report::parse(with_timeline(&self.body, &entries).as_bytes(), &self.paths);
         // Without entries it was valid.
-        report.or_else(|_| report::parse(self.body.as_bytes())).ok()
+        report.or_else(|_| report::parse(self.body.as_bytes(), &self.paths)).ok()
     }
 }
 
@@ -64,26 +67,29 @@ pub(super) struct Limits {
     pub(super) now: UnixMs,
     pub(super) retention: Retention,
     pub(super) max_body_bytes: usize,
+    /// Where reports have their own fields.
+    pub(super) paths: Arc<Paths>,
 }
 
 /// The report of a row, as JSON and read.
-fn readable(row: &OriginalSession, max_bytes: usize) -> Result<(String, SessionReport), Rejection> {
+fn readable(row: &OriginalSession, limits: &Limits) -> Result<(String, SessionReport), Rejection> {
     let payload = row.payload.as_deref().and_then(|text| serde_json::from_str(text).ok());
     let columns: Option<Object> = serde_json::from_str(&row.columns).ok();
     let (Some(payload), Some(columns)) = (payload, columns) else {
-        return read(row.columns.clone(), max_bytes);
+        return read(row.columns.clone(), limits);
     };
     // A payload is whatever an app sent. If it makes no valid report, the columns may.
-    read(merged(&payload, &columns, false), max_bytes)
-        .or_else(|_| read(merged(&payload, &columns, true), max_bytes))
+    read(merged(&payload, &columns, false), limits)
+        .or_else(|_| read(merged(&payload, &columns, true), limits))
 }
 
-fn read(body: String, max_bytes: usize) -> Result<(String, SessionReport), Rejection> {
+fn read(body: String, limits: &Limits) -> Result<(String, SessionReport), Rejection> {
+    let max_bytes = limits.max_body_bytes;
     if body.len() > max_bytes {
         let detail = format!("more than {max_bytes} bytes, raise MAX_BODY_BYTES to take it");
         return Err(Rejection::too_large(detail));
     }
-    let report = report::parse(body.as_bytes())?;
+    let report = report::parse(body.as_bytes(), &limits.paths)?;
     Ok((body, report))
 }
 
@@ -134,7 +140,8 @@ mod tests {
     const DAY: i64 = 86_400_000;
 
     fn limits(days: u32) -> Limits {
-        Limits { now: NOW, retention: Retention::days(days), max_body_bytes: 1 << 20 }
+        let (retention, paths) = (Retention::days(days), Arc::default());
+        Limits { now: NOW, retention, max_body_bytes: 1 << 20, paths }
     }
 
     fn row(columns: &str, payload: Option<&str>) -> OriginalSession {

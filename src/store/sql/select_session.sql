@@ -1,6 +1,7 @@
 -- One session, and a page of its timeline: from $4 (elapsed_ms) on, without the first $5 entries,
 -- $6 entries at most. $7 is the session time.
-SELECT (to_jsonb(s) - ARRAY['session_key', 'timeline_from_ms', 'timeline_until_ms', 'timeline_entries', 'timeline_bytes']
+SELECT (to_jsonb(s) - ARRAY['session_key', 'timeline_from_ms', 'timeline_until_ms', 'timeline_entries', 'timeline_bytes', {slots}]
+  || jsonb_build_object({own})
   || jsonb_build_object('timeline', page.entries, 'timelineNext', page.next))::text
 FROM sessions s
 CROSS JOIN LATERAL (

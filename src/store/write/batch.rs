@@ -77,7 +77,7 @@ mod tests {
     use crate::report::{self, UnixMs};
 
     fn received(body: &str) -> Received {
-        let report = report::parse(body.as_bytes()).expect("valid");
+        let report = report::parse(body.as_bytes(), &report::Paths::NONE).expect("valid");
         Received::new(Tenant::new("default"), report, UnixMs(1_795_000_000_000))
     }
 

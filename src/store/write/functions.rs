@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::row::{COLUMNS, Column, ON_CONFLICT, Write, Written, duration};
 use crate::report::Timeline;
+use crate::store::error::OTHER_ASSIGNMENT;
 use crate::store::lease::Lease;
 use crate::store::types::{Json, PgTime};
 use crate::store::{Error, LOCK};
@@ -47,12 +48,13 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         .replace("{values}", &list(&|column| format!("r.{}", column.name)))
         .replace("{on_conflict}", &ON_CONFLICT)
         .replace("{returned}", &Written::returned())
-        .replace("{duration}", &duration("s"));
+        .replace("{duration}", &duration("s"))
+        .replace("{other_assignment}", OTHER_ASSIGNMENT);
     let digest = Sha256::digest(text.as_bytes());
     let version = format!("{:08x}", u32::from_be_bytes(*digest.first_chunk().expect("32 bytes")));
     let [insert, upsert] = ["insert", "upsert"].map(|verb| format!("{verb}_reports_{version}"));
     let call = |columns: &str, name: &str, from: &str| -> &'static str {
-        format!("SELECT {columns}{from}{name}($1, $2, $3, $4, $5, $6)").leak()
+        format!("SELECT {columns}{from}{name}($1, $2, $3, $4, $5, $6, $7)").leak()
     };
     Functions {
         row_type: format!("session_report_{version}").leak(),
@@ -143,4 +145,6 @@ fn call<'a>(sql: &'static str, writes: &'a [Write<'a>]) -> Query<'a, Postgres, P
         .bind(column(|timeline| timeline.from_ms))
         .bind(column(|timeline| timeline.until_ms))
         .bind(timelines().map(entries))
+        // The same for all of a batch.
+        .bind(writes.first().and_then(|write| write.writable.assignment))
 }

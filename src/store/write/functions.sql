@@ -10,13 +10,24 @@ CREATE FUNCTION insert_reports_{version}(
     -- has any.
     froms   bigint[],
     untils  bigint[],
-    entries json[]
+    entries json[],
+    -- The last assignment of own_dimensions that the server knows; null where it writes none of
+    -- these columns.
+    assignment bigint
 )
 -- Whether every report was its session's first. If not, nothing is written.
 RETURNS boolean
 LANGUAGE plpgsql
 AS $$
 BEGIN
+    IF assignment IS NOT NULL THEN
+        -- Keeps the columns from being assigned anew until this is committed.
+        LOCK TABLE own_dimensions IN ROW SHARE MODE;
+        IF assignment <> (SELECT coalesce(pg_catalog.max(o.assignment), 0) FROM own_dimensions o) THEN
+            RAISE SQLSTATE '{other_assignment}' USING MESSAGE = 'own dimensions were assigned anew';
+        END IF;
+    END IF;
+
     INSERT INTO session_times (session_key, "timestamp")
     SELECT * FROM ROWS FROM (pg_catalog.unnest(keys), pg_catalog.unnest(times));
 
@@ -52,7 +63,10 @@ CREATE FUNCTION upsert_reports_{version}(
     -- has any.
     froms   bigint[],
     untils  bigint[],
-    entries json[]
+    entries json[],
+    -- The last assignment of own_dimensions that the server knows; null where it writes none of
+    -- these columns.
+    assignment bigint
 )
 -- For every report: report_count where it is now its session's newest, else null; version and
 -- session time of the row; and whether its timeline entries were added.
@@ -76,6 +90,14 @@ DECLARE
     all_added boolean;
     waits    text;
 BEGIN
+    IF assignment IS NOT NULL THEN
+        -- Keeps the columns from being assigned anew until this is committed.
+        LOCK TABLE own_dimensions IN ROW SHARE MODE;
+        IF assignment <> (SELECT coalesce(pg_catalog.max(o.assignment), 0) FROM own_dimensions o) THEN
+            RAISE SQLSTATE '{other_assignment}' USING MESSAGE = 'own dimensions were assigned anew';
+        END IF;
+    END IF;
+
     found := ARRAY(
         SELECT (SELECT t."timestamp" FROM session_times t WHERE t.session_key = k.key)
         FROM pg_catalog.unnest(keys) AS k (key));

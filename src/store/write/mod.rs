@@ -22,8 +22,10 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 
 pub(super) use batch::session_key;
+pub(super) use row::column_names;
 
 use super::lease::{Kept, Lease};
+use super::own_slots::Writable;
 use super::{Applied, Error, Received, Store};
 use crate::report::{SessionTime, Timeline};
 use batch::{Group, Merge, group};
@@ -86,6 +88,10 @@ impl Store {
                 self.within(limit / 2, "make_functions", self.make_functions()).await?;
                 Err(Error::transient("the functions that write were gone"))
             }
+            Err(error) if error.is_other_assignment() => {
+                self.look_at_assignment().await?;
+                Err(error)
+            }
             Err(error) if error.may_be_of_shards() && self.became_sharded(limit / 2).await? => {
                 Err(Error::transient("the tables are distributed now"))
             }
@@ -104,6 +110,7 @@ impl Store {
         groups: &[Group],
     ) -> Result<Vec<Applied>, Error> {
         let is_sharded = self.sharding.of(connection).await?;
+        let writable = self.own.writable();
         let mut firsts: Vec<Write<'_>> = groups
             .iter()
             .map(|group| {
@@ -115,6 +122,7 @@ impl Store {
                     created_at: received.at,
                     applied: 1,
                     timeline: received.report.timeline.as_ref().map(Cow::Borrowed),
+                    writable,
                 }
             })
             .collect();
@@ -124,11 +132,11 @@ impl Store {
         let several = groups.len() < batch.len();
         let mut dropped = 0;
         if several || is_sharded {
-            begin(connection, is_sharded).await?;
+            begin(connection, is_sharded, writable).await?;
         } else {
             connection.open().await?;
         }
-        let written = self.write_firsts(connection, &mut firsts, is_sharded).await?;
+        let written = self.write_firsts(connection, &mut firsts, is_sharded, writable).await?;
         for (write, (group, written)) in firsts.iter().zip(groups.iter().zip(&written)) {
             outcomes[group.reports[0]] = outcome(write, written);
         }
@@ -141,7 +149,7 @@ impl Store {
         if !unsettled.is_empty() {
             let are_locked = connection.is_in_transaction();
             if !are_locked {
-                begin(connection, is_sharded).await?;
+                begin(connection, is_sharded, writable).await?;
             }
             dropped = unsettled.add_missing(connection, are_locked).await?;
         }
@@ -158,6 +166,7 @@ impl Store {
         connection: &mut Lease,
         firsts: &mut [Write<'_>],
         is_sharded: bool,
+        writable: Writable,
     ) -> Result<Vec<Written>, Error> {
         if self.new_sessions.is_expected() {
             let all_new = if is_sharded {
@@ -171,7 +180,7 @@ impl Store {
             self.new_sessions.seen(false);
             if is_sharded {
                 connection.rollback().await?;
-                begin(connection, is_sharded).await?;
+                begin(connection, is_sharded, writable).await?;
             }
         }
         let written = upsert_reports(connection, firsts, is_sharded).await?;
@@ -200,8 +209,12 @@ impl Store {
     }
 }
 
-async fn begin(connection: &mut Lease, is_sharded: bool) -> Result<(), Error> {
-    connection.begin(if is_sharded { statements::SETTINGS } else { "" }).await
+async fn begin(connection: &mut Lease, is_sharded: bool, writable: Writable) -> Result<(), Error> {
+    if !is_sharded {
+        return connection.begin("").await;
+    }
+    connection.begin(statements::SETTINGS).await?;
+    writable.check(connection).await
 }
 
 async fn upsert_reports(
@@ -241,6 +254,7 @@ fn others<'a>(
             created_at: first.created_at,
             applied: merge.applied,
             timeline: Timeline::merged(timelines).map(Cow::Owned),
+            writable: first.writable,
         });
     }
     writes

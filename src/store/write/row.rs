@@ -14,7 +14,8 @@ use sqlx::{Postgres, Row as _};
 use uuid::Uuid;
 
 use super::cell::Cell;
-use crate::report::{ColumnValue, SessionReport, SessionTime, Timeline, UnixMs};
+use crate::report::{ColumnValue, SessionReport, SessionTime, Slot, Timeline, UnixMs};
+use crate::store::own_slots::Writable;
 use crate::store::types::PgTime;
 use crate::store::{Error, Received};
 
@@ -32,6 +33,8 @@ pub(super) struct Write<'a> {
     pub(super) applied: i32,
     /// Timeline entries that are added.
     pub(super) timeline: Option<Cow<'a, Timeline>>,
+    /// The columns of own fields that may be filled.
+    pub(super) writable: Writable,
 }
 
 /// What an update of a session's row does to a column.
@@ -49,6 +52,8 @@ pub(super) struct Column {
     pub(super) name: &'static str,
     pub(super) sql_type: &'static str,
     pub(super) update: Update,
+    /// Which own field it holds, if it is for one.
+    slot: Option<Slot>,
 }
 
 /// What the timeline of a session may hold: what does not fit is thinned, and counted.
@@ -59,7 +64,7 @@ pub(super) const MAX_BYTES: i32 = 8 * 1024 * 1024;
 /// apart; in the order of [`Write::own_values`].
 fn own() -> [Column; OWN] {
     use Update::{Keep, Replace, To};
-    let column = |name, sql_type, update| Column { name, sql_type, update };
+    let column = |name, sql_type, update| Column { name, sql_type, update, slot: None };
     // Entries must be compared with those that are stored where they begin before the last of
     // these, or do not fit. (As bigint: sums of these may be too large for an integer.)
     let unless_compared = |compared: &str, added: &str| {
@@ -113,10 +118,15 @@ pub(super) static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
             ColumnValue::Real(_) => "real",
             ColumnValue::Text(_) => "text",
         };
-        Column { name, sql_type, update: Update::Replace }
+        Column { name, sql_type, update: Update::Replace, slot: Slot::of_column(name) }
     });
     own().into_iter().chain(reported).collect()
 });
+
+/// All columns of `sessions`.
+pub(in crate::store) fn column_names() -> impl Iterator<Item = &'static str> {
+    ["session_key", "timestamp"].into_iter().chain(COLUMNS.iter().map(|column| column.name))
+}
 
 /// What becomes of a row that is there: a newer report replaces it. The row is locked either way.
 pub(super) static ON_CONFLICT: LazyLock<String> = LazyLock::new(|| {
@@ -168,7 +178,13 @@ impl Write<'_> {
 
     /// The values of [`COLUMNS`].
     fn values(&self) -> impl Iterator<Item = Cell<'_>> {
-        self.own_values().into_iter().chain(self.received.report.values().map(Cell::Value))
+        let reported = COLUMNS[OWN..].iter().zip(self.received.report.values());
+        let reported = reported.map(|(column, value)| match column.slot {
+            // Another field has the column now.
+            Some(slot) if !self.writable.has(slot) => Cell::Value(ColumnValue::Text(None)),
+            _ => Cell::Value(value),
+        });
+        self.own_values().into_iter().chain(reported)
     }
 
     /// The values of `session_key`, `"timestamp"` and [`COLUMNS`].
