@@ -42,3 +42,6 @@ COMMENT ON COLUMN own_dimensions.assignment IS 'Grows with each change of a slot
 COMMENT ON COLUMN own_dimensions.since IS 'The column has this field''s values of all reports that were received later';
 COMMENT ON COLUMN own_dimensions.hides_older IS 'Whether the column still has values of another name or path in sessions whose newest report was received before; session_qoe hides them';
 COMMENT ON COLUMN own_dimensions.filled_to IS 'Sessions from this session time on have been filled from their payloads: null where that has not begun, -infinity where it is done';
+
+CREATE TABLE backfill_lock ();
+COMMENT ON TABLE backfill_lock IS 'Locked, never read: one instance at a time fills columns of own dimensions from payloads';

@@ -2,6 +2,7 @@
 //! partitions ahead of time, and retention.
 
 mod minutes;
+mod own_dimensions;
 mod rollups;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::app::App;
 use crate::store::{Error, JobRun, Pruned};
 pub use minutes::Heart;
 use minutes::minutes;
+use own_dimensions::own_dimensions;
 pub use rollups::run_rollups;
 use rollups::rollups;
 
@@ -48,6 +50,7 @@ pub fn start(app: &Arc<App>) -> Jobs {
     tasks.spawn(until_stopped(Arc::clone(app), partitions));
     tasks.spawn(until_stopped(Arc::clone(app), retention));
     tasks.spawn(until_stopped(Arc::clone(app), rollups));
+    tasks.spawn(until_stopped(Arc::clone(app), own_dimensions));
     tasks.spawn(until_stopped(Arc::clone(app), limiter));
     tasks.spawn(until_stopped(Arc::clone(app), clock));
     tasks.close();

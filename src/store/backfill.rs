@@ -8,7 +8,7 @@ use sqlx::AssertSqlSafe;
 use super::own_dimensions::{self, OwnDimension, quote_literal};
 use super::types::PgTime;
 use super::{Error, LOCK, Store, session_qoe};
-use crate::report::{MAX_COLUMN_CHARS, Path, UnixMs};
+use crate::report::{MAX_COLUMN_CHARS, OwnField, Path, UnixMs};
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -43,6 +43,40 @@ pub enum BackfillError {
 }
 
 impl Store {
+    /// The fields of `DIMENSIONS` and `VIEWER_ID` whose columns have no values yet of sessions that
+    /// were stored before.
+    ///
+    /// # Errors
+    /// As classified by [`Error`].
+    pub async fn unfilled_fields(&self) -> Result<Vec<String>, Error> {
+        let all = self.all_own_fields().await?;
+        let configured = all.into_iter().filter(|own| self.own.fields().iter().any(|f| own.is(f)));
+        let unfilled = configured.filter(|own| own.filled_to.is_none_or(|to| !to.is_earliest()));
+        Ok(unfilled.map(|own| own.name).collect())
+    }
+
+    /// Fills the columns of new own dimensions, and of `viewer_id`, from payloads, and has the
+    /// rollups made anew where dimensions are among them. Returns what was filled; `None` where
+    /// another instance does that. `progress` is called after each hour of sessions.
+    ///
+    /// # Errors
+    /// [`BackfillError`] says what to do.
+    pub async fn backfill(
+        &self,
+        mut progress: impl FnMut(&str, Backfilled),
+    ) -> Result<Option<Vec<String>>, BackfillError> {
+        let Some(lock) = self.alone("backfill_lock").await? else { return Ok(None) };
+        let names = self.unfilled_fields().await?;
+        for name in &names {
+            self.backfill_dimension(name, |done| progress(name, done)).await?;
+        }
+        if names.iter().any(|name| name != OwnField::VIEWER_ID) {
+            self.touch_rollups(None, None).await?;
+        }
+        lock.end().await;
+        Ok(Some(names))
+    }
+
     /// Fills the column of an own dimension, or of `viewer_id`, from the payloads of all sessions:
     /// hour by hour, the newest first. `progress` is called after each hour. How many sessions got
     /// another value.

@@ -3,6 +3,7 @@
 //! [`Store::upsert`] is the write path: one transaction per batch, answered report by report.
 //! Everything here returns [`Error`], classified once by what to do about it.
 
+mod alone;
 mod backfill;
 mod connect;
 mod distribute;

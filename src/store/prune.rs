@@ -13,13 +13,8 @@ use super::types::PgTime;
 use super::{Error, Store};
 use crate::report::UnixMs;
 
-const LOCK: &str = "LOCK TABLE retention_lock IN EXCLUSIVE MODE NOWAIT";
 /// A run that takes longer goes on with the next one.
 const PRUNE_TIMEOUT: Duration = Duration::from_hours(6);
-/// The transaction that holds the lock does nothing for as long as the run takes.
-const LOCK_SETTINGS: &str = "SELECT set_config(name, '0', true) FROM pg_settings
-    WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')";
-const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// Deleting takes longer than what a client waits for, and may wait for one.
 const SETTINGS: &str = "SET LOCAL statement_timeout = '5min'; SET LOCAL lock_timeout = '4s'";
 /// Rows deleted per transaction: short enough that nobody waits.
@@ -97,20 +92,12 @@ impl Store {
     /// # Errors
     /// As classified by [`Error`]; what was removed before stays removed.
     pub async fn prune(&self, now: UnixMs) -> Result<Option<Pruned>, Error> {
-        // Outside of the pool: it takes its time. The lock is held by a transaction that does
-        // nothing else, and goes with it. It writes nothing either, so that it keeps no dead row
-        // from being vacuumed.
+        // Outside of the pool: it takes its time.
         let run = async {
-            let mut lock = self.pool.connect().await?;
-            lock.begin(LOCK_SETTINGS).await?;
-            match lock.begin(LOCK).await {
-                Err(error) if error.is_lock_timeout() => return Ok(None),
-                locked => locked?,
-            }
+            let Some(lock) = self.alone("retention_lock").await? else { return Ok(None) };
             let mut connection = self.pool.connect().await?;
             let pruned = self.prune_locked(&mut connection, now).await?;
-            // What was done is done, whether the connection lived that long or not.
-            let _ = tokio::time::timeout(END_TIMEOUT, lock.rollback()).await;
+            lock.end().await;
             Ok(Some(pruned))
         };
         self.within(PRUNE_TIMEOUT, "prune", run).await

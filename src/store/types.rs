@@ -38,6 +38,11 @@ impl PgTime {
         Self(micros)
     }
 
+    /// Whether it is `-infinity`.
+    pub(super) const fn is_earliest(self) -> bool {
+        self.0 == i64::MIN
+    }
+
     /// Microseconds since 2000-01-01T00:00:00Z.
     pub(super) const fn micros(self) -> i64 {
         self.0

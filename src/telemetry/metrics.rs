@@ -55,7 +55,7 @@ const PRUNED: [&str; 6] = [
     "backend_minutes",
     "job_runs",
 ];
-const JOBS: [&str; 3] = ["partitions", "retention", "rollups"];
+const JOBS: [&str; 4] = ["partitions", "retention", "rollups", "own_dimensions"];
 
 /// One for the process, as the log is.
 pub(super) static LOG_LINES_LOST: LazyLock<IntCounter> = LazyLock::new(|| {

@@ -1,5 +1,10 @@
 //! What rollups are broken down by, beside tenant and stream type.
 
+use sqlx::PgConnection;
+
+use crate::store::Error;
+use crate::store::own_dimensions::{self, OwnDimension, quote_ident};
+
 /// How a dimension's value is read off `session_qoe`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Dimension {
@@ -20,8 +25,19 @@ const ERROR: &str = "error";
 const COLUMNS: [&str; 6] =
     ["app_version", "sdk_version", "device_model", "os_version", "connection_type", "content_id"];
 
+/// All dimensions: those that every database has, and those of `DIMENSIONS`.
+pub(super) async fn read(connection: &mut PgConnection) -> Result<Vec<Dimension>, Error> {
+    let own = own_dimensions::read(connection).await?;
+    let own = own.iter().filter(|own| own.is_dimension()).map(|OwnDimension { name, .. }| Dimension {
+        name: name.clone(),
+        value: quote_ident(name),
+        only_with_value: false,
+    });
+    Ok(built_in().into_iter().chain(own).collect())
+}
+
 /// The dimensions that every database has.
-pub(super) fn built_in() -> Vec<Dimension> {
+fn built_in() -> Vec<Dimension> {
     let dimension = |name: &str, value: &str| Dimension {
         name: name.to_owned(),
         value: value.to_owned(),

@@ -27,7 +27,6 @@ use super::lease::Lease;
 use super::types::PgTime;
 use super::{Error, Store};
 use buckets::{Bucket, Length};
-use dimensions::Dimension;
 use read::Source;
 use sums::Micros;
 
@@ -88,7 +87,7 @@ impl Store {
         let run = async {
             // Outside of the pool: it takes its time.
             let mut connection = self.pool.connect().await?;
-            let source = Source::new(self.rollup_dimensions());
+            let source = source(&mut connection).await?;
             let mut older = touched_days(&mut connection).await?;
             let newest = older.pop();
             let mut newest_at: Option<Instant> = None;
@@ -118,11 +117,6 @@ impl Store {
         self.within(RUN_TIMEOUT, "rollup", run).await
     }
 
-    /// What rollups are broken down by.
-    fn rollup_dimensions(&self) -> Vec<Dimension> {
-        dimensions::built_in()
-    }
-
     /// Whether a run would find something to do.
     async fn has_rollup_work(&self) -> Result<bool, Error> {
         self.ask_rollups(format!("SELECT EXISTS ({TOUCHED}) OR EXISTS ({MERGEABLE})")).await
@@ -144,6 +138,14 @@ impl Store {
         };
         self.within(LOOK_TIMEOUT, "rollup_status", ask).await
     }
+}
+
+/// How sessions are read now, by all dimensions that there are.
+async fn source(connection: &mut Lease) -> Result<Source, Error> {
+    connection.open().await?;
+    let dimensions = dimensions::read(connection).await?;
+    connection.close().await?;
+    Ok(Source::new(dimensions))
 }
 
 /// Begins a transaction that no other instance makes rollups beside; false where one does.

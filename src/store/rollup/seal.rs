@@ -5,7 +5,7 @@
 use super::buckets::Length;
 use super::read::Source;
 use super::sums::Micros;
-use super::{ALONE, remake_part};
+use super::{ALONE, remake_part, source};
 use crate::report::UnixMs;
 use crate::store::lease::Lease;
 use crate::store::types::PgTime;
@@ -19,7 +19,7 @@ impl Store {
         cutoff: UnixMs,
     ) -> Result<(), Error> {
         let cutoff = PgTime::from(cutoff).micros();
-        let source = Source::new(self.rollup_dimensions());
+        let source = source(connection).await?;
         for hour in hours_before(connection, cutoff).await? {
             connection.begin(ALONE).await?;
             seal(connection, &source, hour, cutoff.min(hour + Length::HOUR.micros())).await?;
