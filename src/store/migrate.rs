@@ -8,6 +8,7 @@ use sqlx::migrate::{Migrate as _, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::lease::Lease;
+use super::rollup::functions as rollup_functions;
 use super::write::functions;
 use super::{Error, Store, original};
 use crate::clock::Clock;
@@ -140,7 +141,19 @@ impl Store {
         }
         let applied = migrate(&mut connection).await?;
         functions::ensure(&mut connection).await?;
+        let made = rollup_functions::ensure(&mut connection).await;
+        // An open transaction ends with its connection.
         drop(connection);
+        match made {
+            // Such as a view of somebody's on another version of one: no report is lost for want
+            // of a dashboard.
+            Err(error) if !error.is_temporary() || error.is_permanent() => tracing::error!(
+                %error,
+                "the functions that dashboards read with (qoe and its siblings) could not be \
+                 replaced: remove what stands in the way and restart"
+            ),
+            result => result?,
+        }
         self.follow_clock(clock).await?;
         self.ensure_partitions(clock.now()).await?;
         Ok(Migrated {

@@ -9,6 +9,7 @@
 
 mod buckets;
 mod dimensions;
+pub(super) mod functions;
 mod measures;
 mod read;
 mod rows;

@@ -43,16 +43,25 @@ fn bin(value: &str) -> String {
     format!("ceil(ln(greatest({value}, 1)::float8) / {LN_GAMMA})")
 }
 
+/// The bin of a session's startup time, as SQL over `session_qoe`.
+pub(super) fn startup_bin() -> String {
+    format!("{}::smallint", bin("player_startup_ms"))
+}
+
+/// From the device's clock to receipt, milliseconds.
+pub(super) const DELAY: &str = "(date_part('epoch', received_at - reported_at) * 1000)";
+
+/// The bin of a value of either sign, as SQL.
+pub(super) fn signed_bin(value: &str) -> String {
+    format!("(sign({value}) * {})::smallint", bin(&format!("abs({value})")))
+}
+
 impl Source {
     pub(super) fn new(dimensions: Vec<Dimension>) -> Self {
-        let delay = "(date_part('epoch', received_at - reported_at) * 1000)";
         let head = HEAD.iter().map(|column| {
             column
-                .replace("{startup_bin}", &format!("{}::smallint", bin("player_startup_ms")))
-                .replace(
-                    "{delay_bin}",
-                    &format!("(sign({delay}) * {})::smallint", bin(&format!("abs({delay})"))),
-                )
+                .replace("{startup_bin}", &startup_bin())
+                .replace("{delay_bin}", &signed_bin(DELAY))
         });
         let values = dimensions.iter().map(|dimension| dimension.value.clone());
         let mut columns: Vec<String> = head.chain(values).collect();
