@@ -26,6 +26,7 @@ mod reader;
 mod rejected;
 mod restore;
 mod retention;
+mod qoe;
 mod rollups;
 mod simulate;
 mod slow;

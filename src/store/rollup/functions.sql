@@ -141,7 +141,7 @@ BEGIN
         seconds := greatest(1, date_part('epoch', step));
     END IF;
 
-    is_raw := to_time - from_time <= interval '3 hours' OR cardinality(dimensions) > 1;
+    is_raw := to_time <= from_time + interval '3 hours' OR cardinality(dimensions) > 1;
     value := CASE by_name
         WHEN 'tenant' THEN 's.tenant_id COLLATE "C"'
         WHEN 'stream_type' THEN 'coalesce(s.stream_type, ''not reported'') COLLATE "C"'
@@ -384,10 +384,10 @@ SET search_path = {schema}, pg_temp
 SET jit = off
 AS $function$
 DECLARE
-    asked CONSTANT text[] := coalesce(dimensions, 'stream_type' || ARRAY(
+    asked CONSTANT text[] := coalesce(dimensions, 'stream_type'::text || ARRAY(
         SELECT d.name FROM qoe_dimensions() AS d WHERE d.name NOT LIKE 'error%'));
     plan record;
-    name text;
+    asked_one text;
     is_partial boolean;
     queries text[] := '{}';
     -- Of those that are read from rollups.
@@ -397,19 +397,20 @@ DECLARE
     expressions text[] := '{}';
     pairs text[] := '{}';
 BEGIN
-    FOREACH name IN ARRAY asked LOOP
-        SELECT * INTO plan FROM qoe_plan(from_time, to_time, filters, name, NULL);
+    FOREACH asked_one IN ARRAY asked LOOP
+        SELECT * INTO plan FROM qoe_plan(from_time, to_time, filters, asked_one, NULL);
         is_partial := EXISTS (
-            SELECT FROM qoe_dimensions() AS d WHERE d.name = qoe_values.name AND d.only_with_value);
+            SELECT FROM qoe_dimensions() AS d WHERE d.name = asked_one AND d.only_with_value);
         IF plan.is_raw AND NOT is_partial THEN
             source := plan.source;
             expressions := expressions || format('%s AS v%s', plan.value, cardinality(expressions));
-            pairs := pairs || format('(%L, v%s)', name, cardinality(pairs));
+            pairs := pairs || format('(%L, v%s)', asked_one, cardinality(pairs));
         ELSE
             IF NOT plan.is_raw OR spans IS NULL THEN
                 spans := plan;
             END IF;
-            queries := queries || format('SELECT %L, %s, %s FROM %s GROUP BY 2', name, plan.value,
+            queries := queries || format('SELECT %L::text, %s, %s FROM %s GROUP BY 2', asked_one,
+                plan.value,
                 CASE WHEN plan.is_raw THEN 'count(*), count(*) FILTER (WHERE s.bad)'
                      ELSE 'sum(s.sessions), coalesce(sum(s.bad), 0)::bigint' END,
                 plan.source);
@@ -446,7 +447,7 @@ SET jit = off
 AS $function$
 DECLARE
     ladder CONSTANT integer[] := '{60, 300, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800}';
-    length CONSTANT float8 := date_part('epoch', to_time - from_time);
+    length float8;
     plan record;
     -- One question for each dimension with a filter, and first for those that all rows have.
     shared jsonb := '{}';
@@ -459,6 +460,10 @@ DECLARE
     floor_step float8;
     step integer;
 BEGIN
+    IF NOT (isfinite(from_time) AND isfinite(to_time)) THEN
+        RETURN interval '7 days';
+    END IF;
+    length := date_part('epoch', to_time - from_time);
     FOR entry IN SELECT * FROM qoe_filters(filters) LOOP
         one := jsonb_build_object(entry.name, entry.chosen);
         IF entry.name IN ('tenant', 'stream_type') THEN

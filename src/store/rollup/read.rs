@@ -45,7 +45,11 @@ fn bin(value: &str) -> String {
 
 /// The bin of a session's startup time, as SQL over `session_qoe`.
 pub(super) fn startup_bin() -> String {
-    format!("{}::smallint", bin("player_startup_ms"))
+    // `greatest` passes over a null.
+    format!(
+        "(CASE WHEN player_startup_ms IS NOT NULL THEN {} END)::smallint",
+        bin("player_startup_ms")
+    )
 }
 
 /// From the device's clock to receipt, milliseconds.
