@@ -17,8 +17,8 @@ use crate::store::{Error, JobRun, Pruned};
 pub use minutes::Heart;
 use minutes::minutes;
 use own_dimensions::own_dimensions;
-pub use rollups::run_rollups;
 use rollups::rollups;
+pub use rollups::run_rollups;
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);

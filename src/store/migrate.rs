@@ -8,6 +8,7 @@ use sqlx::migrate::{Migrate as _, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::lease::Lease;
+use super::rollup::functions as rollup_functions;
 use super::write::functions;
 use super::{Error, Store, original, own_dimensions};
 use crate::clock::Clock;
@@ -144,7 +145,19 @@ impl Store {
         self.follow_clock(clock).await?;
         let own = own_dimensions::ensure(&mut connection, self.own.fields(), clock.now()).await?;
         self.own.assigned(&own);
+        let made = rollup_functions::ensure(&mut connection).await;
+        // An open transaction ends with its connection.
         drop(connection);
+        match made {
+            // Such as a view of somebody's on another version of one: no report is lost for want
+            // of a dashboard.
+            Err(error) if !error.is_temporary() || error.is_permanent() => tracing::error!(
+                %error,
+                "the functions that dashboards read with (qoe and its siblings) could not be \
+                 replaced: remove what stands in the way and restart"
+            ),
+            result => result?,
+        }
         self.ensure_partitions(clock.now()).await?;
         Ok(Migrated {
             version: MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0),

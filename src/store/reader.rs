@@ -19,8 +19,8 @@ const GRANT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What dashboards, alerts and people's own panels read. `timeline_chunks`, because Citus runs a
 /// view's query with the rights of who asks.
-const READABLE: &str = "sessions, session_timeline, timeline_chunks, session_qoe, refused_reports, backend_minutes, job_runs, \
-    rollups, rollup_blocks, rollup_touches";
+const READABLE: &str = "sessions, session_timeline, timeline_chunks, session_qoe, rollups, \
+    rollup_blocks, rollup_touches, own_dimensions, refused_reports, backend_minutes, job_runs";
 
 /// Takes the functions of large objects from all roles but superusers, who alone may do that.
 pub(crate) const REVOKE_LARGE_OBJECTS: &str = r"DO $$ DECLARE f regprocedure; BEGIN

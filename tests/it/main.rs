@@ -23,6 +23,7 @@ mod migrations;
 mod minutes;
 mod own_dimensions;
 mod pooler;
+mod qoe;
 mod reader;
 mod rejected;
 mod restore;

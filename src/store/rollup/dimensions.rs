@@ -28,16 +28,14 @@ const COLUMNS: [&str; 6] =
 /// All dimensions: those that every database has, and those of `DIMENSIONS`.
 pub(super) async fn read(connection: &mut PgConnection) -> Result<Vec<Dimension>, Error> {
     let own = own_dimensions::read(connection).await?;
-    let own = own.iter().filter(|own| own.is_dimension()).map(|OwnDimension { name, .. }| Dimension {
-        name: name.clone(),
-        value: quote_ident(name),
-        only_with_value: false,
+    let own = own.iter().filter(|own| own.is_dimension()).map(|OwnDimension { name, .. }| {
+        Dimension { name: name.clone(), value: quote_ident(name), only_with_value: false }
     });
     Ok(built_in().into_iter().chain(own).collect())
 }
 
 /// The dimensions that every database has.
-fn built_in() -> Vec<Dimension> {
+pub(super) fn built_in() -> Vec<Dimension> {
     let dimension = |name: &str, value: &str| Dimension {
         name: name.to_owned(),
         value: value.to_owned(),

@@ -43,16 +43,29 @@ fn bin(value: &str) -> String {
     format!("ceil(ln(greatest({value}, 1)::float8) / {LN_GAMMA})")
 }
 
+/// The bin of a session's startup time, as SQL over `session_qoe`.
+pub(super) fn startup_bin() -> String {
+    // `greatest` passes over a null.
+    format!(
+        "(CASE WHEN player_startup_ms IS NOT NULL THEN {} END)::smallint",
+        bin("player_startup_ms")
+    )
+}
+
+/// From the device's clock to receipt, milliseconds.
+pub(super) const DELAY: &str = "(date_part('epoch', received_at - reported_at) * 1000)";
+
+/// The bin of a value of either sign, as SQL.
+pub(super) fn signed_bin(value: &str) -> String {
+    format!("(sign({value}) * {})::smallint", bin(&format!("abs({value})")))
+}
+
 impl Source {
     pub(super) fn new(dimensions: Vec<Dimension>) -> Self {
-        let delay = "(date_part('epoch', received_at - reported_at) * 1000)";
         let head = HEAD.iter().map(|column| {
             column
-                .replace("{startup_bin}", &format!("{}::smallint", bin("player_startup_ms")))
-                .replace(
-                    "{delay_bin}",
-                    &format!("(sign({delay}) * {})::smallint", bin(&format!("abs({delay})"))),
-                )
+                .replace("{startup_bin}", &startup_bin())
+                .replace("{delay_bin}", &signed_bin(DELAY))
         });
         let values = dimensions.iter().map(|dimension| dimension.value.clone());
         let mut columns: Vec<String> = head.chain(values).collect();
@@ -93,7 +106,7 @@ impl Source {
             tuples.push(&chunk)?;
             let mut rest = tuples.complete();
             let mut fields = Vec::with_capacity(self.columns);
-            while let Some(tuple) = next_tuple(&mut rest)? {
+            while let Some(tuple) = next_tuple(&mut rest) {
                 take_apart(tuple, &mut fields)?;
                 let session = self.session(&fields).ok_or_else(malformed)?;
                 each(&session, &fields[HEAD.len()..HEAD.len() + self.dimensions.len()]);
@@ -141,11 +154,11 @@ fn text(bytes: &[u8]) -> Option<&str> {
 
 /// An integer of any width, or a time.
 fn integer(field: Option<&[u8]>) -> Option<Micros> {
-    match *field? {
-        [a, b] => Some(i16::from_be_bytes([a, b]).into()),
-        [a, b, c, d] => Some(i32::from_be_bytes([a, b, c, d]).into()),
-        [a, b, c, d, e, f, g, h] => Some(i64::from_be_bytes([a, b, c, d, e, f, g, h])),
-        _ => None,
+    let field = field?;
+    match field.len() {
+        2 => field.try_into().ok().map(|bytes| i16::from_be_bytes(bytes).into()),
+        4 => field.try_into().ok().map(|bytes| i32::from_be_bytes(bytes).into()),
+        _ => field.try_into().ok().map(i64::from_be_bytes),
     }
 }
 
@@ -186,21 +199,22 @@ impl Tuples {
 }
 
 /// The next whole row, without its count of fields; none at the end, or where more has to arrive.
-fn next_tuple<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Error> {
-    let Some((count, fields)) = rest.split_first_chunk() else { return Ok(None) };
-    let Ok(count) = u16::try_from(i16::from_be_bytes(*count)) else { return Ok(None) };
+fn next_tuple<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (count, fields) = rest.split_first_chunk()?;
+    // At the end it is -1.
+    let count = u16::try_from(i16::from_be_bytes(*count)).ok()?;
     let mut length = 0;
     for _ in 0..count {
-        let Some((field, after)) = fields[length..].split_first_chunk() else { return Ok(None) };
+        let (field, after) = fields[length..].split_first_chunk()?;
         let field = usize::try_from(i32::from_be_bytes(*field)).unwrap_or(0);
         if after.len() < field {
-            return Ok(None);
+            return None;
         }
         length += 4 + field;
     }
     let (tuple, after) = fields.split_at(length);
     *rest = after;
-    Ok(Some(tuple))
+    Some(tuple)
 }
 
 fn take_apart<'a>(mut tuple: &'a [u8], fields: &mut Vec<Option<&'a [u8]>>) -> Result<(), Error> {

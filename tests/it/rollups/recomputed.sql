@@ -7,7 +7,8 @@ WITH constants AS (
          CASE WHEN failed THEN 'failed' WHEN exited_before_start THEN 'left'
               WHEN 50 * rebuffer_time_ms > watched_ms THEN 'rebuffered'
               WHEN slow_start THEN 'slow' ELSE 'other' END AS gravest,
-         ceil(ln(greatest(player_startup_ms, 1)::float8) / ln_gamma)::smallint AS startup_bin,
+         CASE WHEN player_startup_ms > 0 THEN ceil(ln(player_startup_ms::float8) / ln_gamma)::smallint
+              WHEN player_startup_ms = 0 THEN 0 END AS startup_bin,
          ceil(100.0 * rebuffer_time_ms / nullif(watched_ms, 0))::smallint AS rebuffering_bin,
          (CASE WHEN delay < 0 THEN -1 ELSE 1 END
           * ceil(ln(greatest(abs(delay), 1)) / ln_gamma))::smallint AS delay_bin
