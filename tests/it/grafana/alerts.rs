@@ -61,7 +61,7 @@ fn rules_are_as_grafana_wants_them() {
         }
         assert!(rule["notification_settings"].is_null(), "{uid}: nobody is to be told");
     }
-    assert_eq!(uids.len(), 9);
+    assert_eq!(uids.len(), 10);
 }
 
 #[test]
