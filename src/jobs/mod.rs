@@ -15,8 +15,8 @@ use crate::app::App;
 use crate::store::{Error, JobRun, Pruned};
 pub use minutes::Heart;
 use minutes::minutes;
-pub use rollups::run_rollups;
 use rollups::rollups;
+pub use rollups::run_rollups;
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);

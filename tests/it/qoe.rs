@@ -78,27 +78,35 @@ const CLOSE: [&str; 11] = [
     "success_score",
 ];
 
+/// Makes the rows of `rollups` that the sessions come to, without longer buckets and without the
+/// server's job.
+pub async fn fill_rollups(database: &Database) {
+    insert(database, RECOMPUTED).await;
+}
+
+async fn insert(database: &Database, rows: &str) {
+    let insert = format!(
+        "INSERT INTO rollups SELECT row.* FROM ({rows}) AS r CROSS JOIN LATERAL
+           jsonb_populate_record(NULL::rollups, to_jsonb(r) || '{{\"part\": 0}}') AS row"
+    );
+    database.execute(&insert).await;
+}
+
 async fn filled() -> Database {
     let server = Server::start().await;
     let database = server.database.clone();
     server.stop().await;
     database
-        .execute("CREATE VIEW base AS SELECT date_trunc('day', now(), 'UTC') - interval '72 hours' AS b")
+        .execute(
+            "CREATE VIEW base AS SELECT date_trunc('day', now(), 'UTC') - interval '72 hours' AS b",
+        )
         .await;
     database.execute(SESSIONS).await;
-    for minutes in [0, 360, 1440] {
-        let rows = if minutes == 0 {
-            RECOMPUTED.to_owned()
-        } else {
-            let of_totals = format!("('', {minutes},");
-            RECOMPUTED.replace("('', 30,", &of_totals).replace(", 60,", &format!(", {minutes},"))
-        };
-        database
-            .execute(&format!(
-                "INSERT INTO rollups SELECT row.* FROM ({rows}) AS r CROSS JOIN LATERAL
-                   jsonb_populate_record(NULL::rollups, to_jsonb(r) || '{{\"part\": 0}}') AS row"
-            ))
-            .await;
+    fill_rollups(&database).await;
+    for minutes in [360, 1440] {
+        let of_totals = format!("('', {minutes},");
+        let rows = RECOMPUTED.replace("('', 30,", &of_totals);
+        insert(&database, &rows.replace(", 60,", &format!(", {minutes},"))).await;
     }
     database.execute("ANALYZE rollups").await;
     database
@@ -157,8 +165,10 @@ impl Question<'_> {
         );
         let same = SAME.map(|name| format!("q.{name} IS DISTINCT FROM d.{name}"));
         let close = CLOSE.map(|name| {
-            format!("NOT coalesce(abs(q.{name} - d.{name}) <= 1e-9 * d.{name} + 0.0006,
-                                  q.{name} IS NULL AND d.{name} IS NULL)")
+            format!(
+                "NOT coalesce(abs(q.{name} - d.{name}) <= 1e-9 * d.{name} + 0.0006,
+                                  q.{name} IS NULL AND d.{name} IS NULL)"
+            )
         });
         let percentiles = ["p50", "p75", "p95", "p99"].iter().zip([0.5, 0.75, 0.95, 0.99]);
         let percentiles = percentiles.map(|(name, q)| {
@@ -202,15 +212,23 @@ async fn ask_everything(database: &Database) {
         assert!(rows > 1, "{by:?}");
     }
     let errors = "concat(last_error_category, ' ', last_error_code)";
-    let failed =
-        Question { by: Some(("error", errors)), condition: "failed", ..Question::all() };
+    let failed = Question { by: Some(("error", errors)), condition: "failed", ..Question::all() };
     assert!(failed.check(database).await > 3);
     for (filters, condition) in [
         (r#"{"tenant": "studio"}"#, "tenant_id = 'studio'"),
         (r#"{"stream_type": ["not reported", "LIVE"]}"#, "coalesce(stream_type, 'LIVE') = 'LIVE'"),
-        (r#"{"content_id": ["film-1", "not reported"]}"#, "coalesce(content_id, 'film-1') = 'film-1'"),
-        (r#"{"tenant": ["__all__"], "app_version": ["$__all"], "device_model": [], "error": null}"#, "true"),
-        (r#"{"tenant": "default", "app_version": "1.1"}"#, "tenant_id = 'default' AND app_version = '1.1'"),
+        (
+            r#"{"content_id": ["film-1", "not reported"]}"#,
+            "coalesce(content_id, 'film-1') = 'film-1'",
+        ),
+        (
+            r#"{"tenant": ["__all__"], "app_version": ["$__all"], "device_model": [], "error": null}"#,
+            "true",
+        ),
+        (
+            r#"{"tenant": "default", "app_version": "1.1"}"#,
+            "tenant_id = 'default' AND app_version = '1.1'",
+        ),
         (r#"{"error_code": "2002"}"#, "failed AND last_error_code = '2002'"),
         (r#"{"error_category": "not reported"}"#, "failed AND last_error_category IS NULL"),
     ] {
@@ -269,7 +287,8 @@ async fn all_figures_are_those_of_the_sessions() {
     ask_everything(&database).await;
     // They are read indeed.
     let sessions = |call: &str| {
-        let sql = format!("SELECT sum(sessions)::bigint FROM qoe({}{call})", Question::all().arguments());
+        let sql =
+            format!("SELECT sum(sessions)::bigint FROM qoe({}{call})", Question::all().arguments());
         let database = &database;
         async move { database.number(&sql).await }
     };
@@ -290,7 +309,9 @@ async fn all_figures_are_those_of_the_sessions() {
 async fn gaps_top_values_and_figures_that_are_not_wanted() {
     let database = filled().await;
     let all = Question::all().arguments();
-    let empty = format!("SELECT count(*) FROM qoe({all}, step => '1 hour') WHERE sessions = 0 AND first_at IS NULL");
+    let empty = format!(
+        "SELECT count(*) FROM qoe({all}, step => '1 hour') WHERE sessions = 0 AND first_at IS NULL"
+    );
     // 13 o'clock twice, 3 and 4 o'clock three times.
     assert_eq!(database.number(&empty).await, 2 + 3 * 2);
     let top = format!(
@@ -309,9 +330,14 @@ async fn gaps_top_values_and_figures_that_are_not_wanted() {
     assert_eq!(database.number(&without).await, 1);
     // Nothing at all is one row of nothing, and no row by value.
     let never = "now() - interval '20 years', now() - interval '19 years'";
-    let nothing = format!("SELECT count(*) FROM qoe({never}) WHERE sessions = 0 AND failed = 0 AND error_rate IS NULL");
+    let nothing = format!(
+        "SELECT count(*) FROM qoe({never}) WHERE sessions = 0 AND failed = 0 AND error_rate IS NULL"
+    );
     assert_eq!(database.number(&nothing).await, 1);
-    assert_eq!(database.number(&format!("SELECT count(*) FROM qoe({never}, by => 'content_id')")).await, 0);
+    assert_eq!(
+        database.number(&format!("SELECT count(*) FROM qoe({never}, by => 'content_id')")).await,
+        0
+    );
     let ever = "SELECT sessions FROM qoe('-infinity', 'infinity')";
     let count = database.number("SELECT count(*) FROM sessions").await;
     assert_eq!(database.number(ever).await, count);
@@ -330,7 +356,8 @@ async fn histogram_delay_and_values_are_those_of_the_sessions() {
          WHERE h.\"xMax\" <> h.\"xMin\" + 250 OR abs(h.sessions - d.sessions) > 20"
     );
     assert_eq!(database.lines(&bars).await, Vec::<String>::new());
-    let sum = format!("SELECT count(*) * 1000000 + sum(sessions)::bigint FROM qoe_startup({arguments})");
+    let sum =
+        format!("SELECT count(*) * 1000000 + sum(sessions)::bigint FROM qoe_startup({arguments})");
     let started = database.number(&format!("SELECT count(player_startup_ms) {of_range}")).await;
     assert_eq!(database.number(&sum).await, 41_000_000 + started);
 
@@ -391,7 +418,11 @@ async fn steps_have_enough_sessions_and_lines_enough_steps() {
             "SELECT qoe_step(b + interval '54 hours' - interval '{hours} hours', b + interval '54 hours',
                              '{filters}', {points})::text FROM base"
         );
-        assert_eq!(database.value(&step).await.as_deref(), Some(expected), "{hours} {filters} {points}");
+        assert_eq!(
+            database.value(&step).await.as_deref(),
+            Some(expected),
+            "{hours} {filters} {points}"
+        );
     }
     // A hundred times as many.
     database.execute("UPDATE rollups SET sessions = sessions * 100").await;
@@ -406,7 +437,10 @@ async fn what_cannot_be_answered_says_what_can() {
     for (arguments, message) in [
         ("'{\"platform\": \"tv\"}'", "there is no filter 'platform'"),
         ("'{\"app_version\": 1}'", "the filter 'app_version' must be a text or a list of texts"),
-        ("'{\"app_version\": [null]}'", "the filter 'app_version' must be a text or a list of texts"),
+        (
+            "'{\"app_version\": [null]}'",
+            "the filter 'app_version' must be a text or a list of texts",
+        ),
         ("'[]'", "filters must be a JSON object"),
         ("by => 'platform'", "there is no dimension 'platform'"),
         ("step => '1 month'", "a step of 1 mon is not possible"),

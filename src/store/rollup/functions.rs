@@ -59,9 +59,8 @@ pub(in crate::store) async fn ensure(connection: &mut Lease) -> Result<(), Error
     let text = definition(&schema);
     let digest = Sha256::digest(text.as_bytes());
     let version = format!("{:08x}", u32::from_be_bytes(*digest.first_chunk().expect("32 bytes")));
-    let are_current = || {
-        sqlx::query_scalar::<_, bool>(ARE_CURRENT).bind(&NAMES[..]).bind(version.clone())
-    };
+    let are_current =
+        || sqlx::query_scalar::<_, bool>(ARE_CURRENT).bind(&NAMES[..]).bind(version.clone());
     let is_done = are_current().fetch_one(&mut **connection).await?;
     connection.close().await?;
     if is_done {
@@ -114,11 +113,12 @@ fn definition(schema: &str) -> String {
             dimension.only_with_value
         )
     });
-    let estimate = |bin: &str| {
-        format!("2 * exp({LN_GAMMA} * {bin}) / (exp({LN_GAMMA}) + 1)")
-    };
+    let estimate = |bin: &str| format!("2 * exp({LN_GAMMA} * {bin}) / (exp({LN_GAMMA}) + 1)");
     let signed = |bin: &str| {
-        format!("CASE WHEN {bin} = 0 THEN 0 ELSE sign({bin}) * {} END", estimate(&format!("abs({bin})")))
+        format!(
+            "CASE WHEN {bin} = 0 THEN 0 ELSE sign({bin}) * {} END",
+            estimate(&format!("abs({bin})"))
+        )
     };
     TEMPLATE
         .replace("{schema}", schema)

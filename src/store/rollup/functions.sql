@@ -396,8 +396,10 @@ DECLARE
     asked_one text;
     is_partial boolean;
     queries text[] := '{}';
-    -- Of those that are read from rollups.
-    spans record;
+    -- Of those that are read from rollups: all the same, as no row is shorter than half an hour.
+    days tstzmultirange;
+    quarters tstzmultirange;
+    rest tstzmultirange;
     -- Of those that are read from the sessions: all at once, as a pass takes long.
     source text;
     expressions text[] := '{}';
@@ -412,8 +414,10 @@ BEGIN
             expressions := expressions || format('%s AS v%s', plan.value, cardinality(expressions));
             pairs := pairs || format('(%L, v%s)', asked_one, cardinality(pairs));
         ELSE
-            IF NOT plan.is_raw OR spans IS NULL THEN
-                spans := plan;
+            IF NOT plan.is_raw THEN
+                days := plan.days;
+                quarters := plan.quarters;
+                rest := plan.rest;
             END IF;
             queries := queries || format('SELECT %L::text, %s, %s FROM %s GROUP BY 2', asked_one,
                 plan.value,
@@ -437,7 +441,7 @@ BEGIN
     END IF;
     IF cardinality(queries) > 0 THEN
         RETURN QUERY EXECUTE array_to_string(queries, ' UNION ALL ') || ' ORDER BY 1, 3 DESC, 2'
-        USING from_time, to_time, spans.days, spans.quarters, spans.rest;
+        USING from_time, to_time, days, quarters, rest;
     END IF;
 END
 $function$;

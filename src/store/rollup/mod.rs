@@ -168,7 +168,8 @@ async fn remake_touched(
 /// Days with hours that are waiting, ascending.
 async fn touched_days(connection: &mut Lease) -> Result<Vec<Micros>, Error> {
     connection.open().await?;
-    let sql = format!("SELECT DISTINCT date_trunc('day', hour, 'UTC') FROM ({TOUCHED}) AS t ORDER BY 1");
+    let sql =
+        format!("SELECT DISTINCT date_trunc('day', hour, 'UTC') FROM ({TOUCHED}) AS t ORDER BY 1");
     let days: Vec<PgTime> =
         sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut **connection).await?;
     connection.close().await?;
@@ -190,11 +191,7 @@ async fn take_touches(connection: &mut Lease, day: Micros) -> Result<BTreeSet<Mi
 
 /// Replaces the rows of an hour: the number of sessions they are of. What retention has settled of
 /// it stays.
-async fn remake_hour(
-    connection: &mut Lease,
-    source: &Source,
-    hour: Micros,
-) -> Result<u64, Error> {
+async fn remake_hour(connection: &mut Lease, source: &Source, hour: Micros) -> Result<u64, Error> {
     let sealed: Option<(i16, Option<PgTime>)> =
         sqlx::query_as("SELECT part, until FROM rollup_sealed WHERE hour = $1")
             .bind(PgTime::of_micros(hour))
@@ -304,7 +301,8 @@ async fn merge_blocks(connection: &mut Lease) -> Result<u64, Error> {
             return Ok(merged);
         };
         let (minutes, start): (i16, PgTime) = (row.try_get(0)?, row.try_get(1)?);
-        let length = if minutes == Length::DAY.minutes() { Length::DAY } else { Length::QUARTER_DAY };
+        let length =
+            if minutes == Length::DAY.minutes() { Length::DAY } else { Length::QUARTER_DAY };
         let buckets = rows::merged(connection, length, start.micros()).await?;
         for sql in [
             "DELETE FROM rollups WHERE minutes = $1 AND bucket = $2",

@@ -196,7 +196,10 @@ fn read_row(line: &[u8]) -> Option<(String, OwnGroup, Sums)> {
 fn bins(bins: Vec<i64>, sessions: Vec<i64>, amounts: Option<Vec<i64>>) -> Option<Bins> {
     let amounts = amounts.unwrap_or_else(|| vec![0; bins.len()]);
     let values = sessions.into_iter().zip(amounts);
-    bins.into_iter().zip(values).map(|(bin, value)| Some((i16::try_from(bin).ok()?, value))).collect()
+    bins.into_iter()
+        .zip(values)
+        .map(|(bin, value)| Some((i16::try_from(bin).ok()?, value)))
+        .collect()
 }
 
 fn number<T: std::str::FromStr>(field: &[u8]) -> Option<T> {

@@ -2,8 +2,8 @@
 
 use sqlx::Row as _;
 
-use super::{LOOK_TIMEOUT, TOUCHED};
 use super::buckets::Length;
+use super::{LOOK_TIMEOUT, TOUCHED};
 use crate::report::UnixMs;
 use crate::store::types::PgTime;
 use crate::store::{Error, Store};
@@ -36,7 +36,8 @@ impl Store {
     /// As classified by [`Error`].
     pub async fn rollup_lag_seconds(&self) -> Result<f64, Error> {
         let lag = "date_part('epoch', clock_timestamp() - min(at))";
-        self.ask_rollups(format!("SELECT coalesce(greatest({lag}, 0), 0) FROM rollup_touches")).await
+        self.ask_rollups(format!("SELECT coalesce(greatest({lag}, 0), 0) FROM rollup_touches"))
+            .await
     }
 
     /// How far the rollups are.
@@ -109,9 +110,8 @@ impl Store {
         connection.begin("SET LOCAL statement_timeout = '10min'").await?;
         let hour = Length::HOUR;
         let start = from.map_or(i64::MIN, |from| hour.bucket(PgTime::from(from).micros()));
-        let end = to.map_or(i64::MAX, |to| {
-            hour.bucket(PgTime::from(to).micros() + hour.micros() - 1)
-        });
+        let end =
+            to.map_or(i64::MAX, |to| hour.bucket(PgTime::from(to).micros() + hour.micros() - 1));
         let mut touched = 0;
         // One after the other: with both in one, Citus would have to move rows between nodes.
         for sql in [

@@ -178,8 +178,11 @@ async fn longer_buckets_are_what_the_shorter_ones_add_up_to() {
     // A late report: the buckets around it are read hour by hour until they are added up again.
     let old = UnixMs(now_ms() - 3 * 86_400_000);
     let start = jiff::Timestamp::from_millisecond(old.0).expect("a date").to_string();
-    post(&server, json!({"sessionId": "late", "timestamp": now_ms(), "sessionStartDateIso": start}))
-        .await;
+    post(
+        &server,
+        json!({"sessionId": "late", "timestamp": now_ms(), "sessionStartDateIso": start}),
+    )
+    .await;
     settle(&server.app).await;
     let unmerged = "SELECT count(*) FROM rollup_blocks
                     WHERE NOT is_merged AND bucket + minutes * interval '1 minute' <= now() - interval '1 day'";
@@ -243,7 +246,8 @@ async fn two_instances_and_a_rebuild_while_reports_arrive() {
     let one = Server::with(ServerOptions::default(), &database).await;
     let two = Server::with(ServerOptions::default(), &database).await;
     simulate(&one, &["--history", "2d", "--sessions", "400"]).await;
-    let loads = [&one, &two].map(|server| Load::start(&server.url(""), 4, Duration::from_millis(5)));
+    let loads =
+        [&one, &two].map(|server| Load::start(&server.url(""), 4, Duration::from_millis(5)));
     for _ in 0..3 {
         let rebuild = rollups(&database, &["rebuild"]);
         let (first, second, _) =

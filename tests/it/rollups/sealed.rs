@@ -62,7 +62,10 @@ async fn the_numbers_of_sessions_that_are_gone_stay() {
     let total = "SELECT sum(sessions) FROM rollups WHERE dimension = '' AND minutes = 30";
     assert_eq!(database.number(total).await, 84);
     let before = by_day(&database).await;
-    assert_eq!(database.number("SELECT count(*) FROM rollup_sealed WHERE until IS NOT NULL").await, 0);
+    assert_eq!(
+        database.number("SELECT count(*) FROM rollup_sealed WHERE until IS NOT NULL").await,
+        0
+    );
 
     // Making them anew changes nothing, nor does another run of retention.
     pruning.app.store.touch_rollups(None, None).await.expect("touched");
