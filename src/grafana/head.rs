@@ -38,7 +38,8 @@ fn filter((name, column): (&str, &str)) -> Value {
         "device_model" => "Device",
         _ => "Content",
     };
-    let about = "The choices are those of the newest 20,000 sessions; others can be typed.";
+    let about =
+        "The choices are the values of the time range with the most sessions; others can be typed.";
     query(name, label, about, &sql::choices((name, column)))
 }
 

@@ -4,8 +4,6 @@ use super::source::Filters;
 
 /// Below so many sessions a rate or a percentile says "not enough data".
 pub(super) const ENOUGH: u32 = 50;
-/// The same for one point of a line, which has neighbours.
-const ENOUGH_FOR_A_POINT: u32 = 10;
 /// How a value that was not reported is named, in filters and tables.
 const NONE: &str = "not reported";
 
@@ -43,10 +41,10 @@ const FOUND: &str = "\
                                   connection_type, last_error_category, last_error_code)
        OR {{named}})";
 
-/// Seconds since 1970 as float8, for `$__unixEpochGroupAlias`: what `$__timeGroupAlias` writes is
-/// numeric, and takes twice as long.
-const EPOCH: &str = "\
-CROSS JOIN LATERAL (SELECT date_part('epoch', \"timestamp\") AS epoch) AS clock";
+/// The time range of the dashboard, as the first arguments of `qoe()`.
+const RANGE: &str = "$__timeFrom()::timestamptz, $__timeTo()::timestamptz";
+/// Steps of a line, at most.
+const STEPS: u32 = 120;
 
 /// What sessions can be broken down by: name of the choice, and what is read.
 const DIMENSIONS: [(&str, &str); 7] = [
@@ -59,13 +57,11 @@ const DIMENSIONS: [(&str, &str); 7] = [
     ("content", "content_id"),
 ];
 
-/// The value of a session in the dimension that is chosen.
-fn dimension() -> String {
-    let cases = DIMENSIONS.map(|(name, column)| format!("WHEN '{name}' THEN {column} "));
+/// The dimension that is chosen, as `qoe()` calls it.
+fn by() -> String {
+    let cases = DIMENSIONS.map(|(name, column)| format!("WHEN '{name}' THEN '{column}' "));
     format!(
-        "coalesce(CASE ${{dimension:sqlstring}} {}\
-         WHEN 'error category' THEN CASE WHEN failed THEN last_error_category ELSE 'no error' END \
-         END, '{NONE}')",
+        "CASE ${{dimension:sqlstring}} {}WHEN 'error category' THEN 'error_category' END",
         cases.concat()
     )
 }
@@ -85,10 +81,18 @@ fn named() -> String {
     )
 }
 
-/// All dimensions of a session but the error category: one row each, of name and value.
+/// Rows of a dimension's name for people, and for `qoe()`.
 fn dimensions() -> String {
-    let rows = DIMENSIONS.map(|(name, column)| format!("('{name}', coalesce({column}, '{NONE}'))"));
-    format!("(VALUES {})", rows.join(",\n      "))
+    let rows = DIMENSIONS.map(|(name, column)| format!("('{name}', '{column}')"));
+    format!("(VALUES {})", rows.join(", "))
+}
+
+/// The filters as `qoe()` takes them.
+fn filter_json(filters: Filters) -> String {
+    let variables = chosen_filters(filters).iter().map(|(name, _)| name);
+    let list: Vec<_> =
+        variables.map(|name| format!("'{name}', ARRAY[${{{name}:sqlstring}}]")).collect();
+    format!("jsonb_build_object({})", list.join(", "))
 }
 
 /// From a minute before a session to a minute after it, for the link to it.
@@ -96,16 +100,6 @@ const AROUND: &str = "\
 floor((extract(epoch FROM \"timestamp\") - 60) * 1000)::bigint AS from_ms,
        ceil((extract(epoch FROM \"timestamp\") + 60) * 1000)::bigint
          + greatest(session_duration_ms, watched_ms, 0) AS to_ms";
-
-/// Bits per second, averaged over what was played (CTA-2066), of sessions that report a bitrate.
-const BITRATE: &str = "\
-1000 * sum(avg_bitrate_kbps::float8 * play_time_ms)
-           / nullif(sum(play_time_ms) FILTER (WHERE avg_bitrate_kbps IS NOT NULL), 0)::float8";
-
-/// Rebuffers per hour watched, of sessions that count them.
-const REBUFFERS_PER_HOUR: &str = "\
-3600000 * sum(rebuffer_count)::float8
-           / nullif(sum(watched_ms) FILTER (WHERE rebuffer_count IS NOT NULL), 0)::float8";
 
 /// Columns with a filter, the tenant first.
 pub(super) const FILTERS: [(&str, &str); 5] = [
@@ -120,25 +114,26 @@ pub(super) const FILTERS: [(&str, &str); 5] = [
 const INSTANCE: (&str, &str) = ("instance", "instance");
 
 /// The placeholders, and what each stands for: as docs/grafana.md explains them.
-fn placeholders(filters: Filters) -> [(&'static str, String); 16] {
+fn placeholders(filters: Filters) -> [(&'static str, String); 15] {
     let chosen = chosen(filters);
+    let filter_json = filter_json(filters);
+    let asked = format!("{RANGE}, {filter_json}");
     [
         ("{{filters}}", format!("$__timeFilter(\"timestamp\")\n  AND {chosen}")),
         ("{{chosen}}", chosen),
+        ("{{step}}", format!("qoe_step({asked}, {STEPS})")),
+        ("{{asked}}", asked),
+        ("{{filter_json}}", filter_json),
         ("{{session}}", SESSION.to_owned()),
         ("{{tenant}}", condition(FILTERS[0])),
         ("{{instances}}", condition(INSTANCE)),
         ("{{enough}}", ENOUGH.to_string()),
-        ("{{enough_for_a_point}}", ENOUGH_FOR_A_POINT.to_string()),
         ("{{none}}", format!("'{NONE}'")),
         ("{{outcome}}", OUTCOME.to_owned()),
-        ("{{epoch}}", EPOCH.to_owned()),
         ("{{found}}", FOUND.replace("{{named}}", &named())),
-        ("{{dimension}}", dimension()),
+        ("{{by}}", by()),
         ("{{dimensions}}", dimensions()),
         ("{{around}}", AROUND.to_owned()),
-        ("{{bitrate}}", BITRATE.to_owned()),
-        ("{{rebuffers_per_hour}}", REBUFFERS_PER_HOUR.to_owned()),
     ]
 }
 
@@ -152,10 +147,14 @@ pub(super) fn expand(sql: &str, filters: Filters) -> String {
     sql
 }
 
+/// The filters that a dashboard has.
+fn chosen_filters(filters: Filters) -> &'static [(&'static str, &'static str)] {
+    if filters == Filters::All { &FILTERS } else { &FILTERS[..1] }
+}
+
 /// The conditions of all filter variables.
 fn chosen(filters: Filters) -> String {
-    let count = if filters == Filters::All { FILTERS.len() } else { 1 };
-    let conditions: Vec<_> = FILTERS[..count].iter().copied().map(condition).collect();
+    let conditions: Vec<_> = chosen_filters(filters).iter().copied().map(condition).collect();
     conditions.join("\n  AND ")
 }
 
@@ -172,23 +171,13 @@ fn condition((variable, column): (&str, &str)) -> String {
     format!("('__all__' IN {list} OR '$__all' IN {list} OR {column} IN {list}{none})")
 }
 
-/// Choices of a filter. The newest 20,000 sessions of the time range are asked, not all: the
-/// panels wait for this. A value that is not among them can be typed.
-pub(super) fn choices((variable, column): (&str, &str)) -> String {
-    let tenant = if variable == "tenant" {
-        String::new()
-    } else {
-        format!("\n    AND {}", condition(FILTERS[0]))
-    };
-    let value = if column == "tenant_id" {
-        column.to_owned()
-    } else {
-        format!("coalesce({column}, '{NONE}')")
-    };
+/// Choices of a filter: values of the time range, those with the most sessions first. One that is
+/// not among them can be typed.
+pub(super) fn choices((variable, _): (&str, &str)) -> String {
+    let filters =
+        if variable == "tenant" { "'{}'".to_owned() } else { filter_json(Filters::Tenant) };
     format!(
-        "SELECT value FROM (\n  SELECT {value} AS value FROM session_qoe\n  \
-         WHERE $__timeFilter(\"timestamp\"){tenant}\n  \
-         ORDER BY \"timestamp\" DESC LIMIT 20000\n) AS newest\n\
-         GROUP BY value ORDER BY count(*) DESC, value LIMIT 500"
+        "SELECT value FROM qoe_values({RANGE}, {filters}, ARRAY['{variable}'])\n\
+         WHERE value <> '(other)' ORDER BY sessions DESC, value LIMIT 500"
     )
 }

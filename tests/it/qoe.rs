@@ -78,6 +78,20 @@ const CLOSE: [&str; 11] = [
     "success_score",
 ];
 
+/// Makes the rows of `rollups` that the sessions come to, without longer buckets and without the
+/// server's job.
+pub async fn fill_rollups(database: &Database) {
+    insert(database, RECOMPUTED).await;
+}
+
+async fn insert(database: &Database, rows: &str) {
+    let insert = format!(
+        "INSERT INTO rollups SELECT row.* FROM ({rows}) AS r CROSS JOIN LATERAL
+           jsonb_populate_record(NULL::rollups, to_jsonb(r) || '{{\"part\": 0}}') AS row"
+    );
+    database.execute(&insert).await;
+}
+
 async fn filled() -> Database {
     let server = Server::start().await;
     let database = server.database.clone();
@@ -88,19 +102,11 @@ async fn filled() -> Database {
         )
         .await;
     database.execute(SESSIONS).await;
-    for minutes in [0, 360, 1440] {
-        let rows = if minutes == 0 {
-            RECOMPUTED.to_owned()
-        } else {
-            let of_totals = format!("('', {minutes},");
-            RECOMPUTED.replace("('', 30,", &of_totals).replace(", 60,", &format!(", {minutes},"))
-        };
-        database
-            .execute(&format!(
-                "INSERT INTO rollups SELECT row.* FROM ({rows}) AS r CROSS JOIN LATERAL
-                   jsonb_populate_record(NULL::rollups, to_jsonb(r) || '{{\"part\": 0}}') AS row"
-            ))
-            .await;
+    fill_rollups(&database).await;
+    for minutes in [360, 1440] {
+        let of_totals = format!("('', {minutes},");
+        let rows = RECOMPUTED.replace("('', 30,", &of_totals);
+        insert(&database, &rows.replace(", 60,", &format!(", {minutes},"))).await;
     }
     database.execute("ANALYZE rollups").await;
     database
@@ -388,7 +394,7 @@ async fn histogram_delay_and_values_are_those_of_the_sessions() {
                 assert_eq!(database.lines(&sql).await, Vec::<String>::new(), "{arguments}");
             }
             let errors = format!("SELECT count(*) FROM qoe_values({arguments}, '{{error,tenant,error_code}}')");
-            assert!(database.number(&errors).await > 5);
+            assert!(database.number(&errors).await > 2);
         }
     }
 }

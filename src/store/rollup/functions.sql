@@ -213,6 +213,9 @@ CREATE OR REPLACE FUNCTION qoe(
 LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100
 SET search_path = {schema}, pg_temp
 SET jit = off
+-- The planner cannot know how many bins there are, and takes them for few.
+SET enable_nestloop = off
+SET enable_sort = off
 AS $function$
 DECLARE
     plan record;
@@ -235,32 +238,35 @@ BEGIN
         || ' FROM ' || plan.source
         || CASE WHEN plan.is_raw THEN ' GROUP BY 1, 2, {startup_bin}' ELSE '' END || '
          )'
-        || CASE WHEN top IS NULL THEN ', counted AS (SELECT * FROM parts)' ELSE ', most AS MATERIALIZED (
+        || CASE WHEN top IS NULL THEN ', counted AS NOT MATERIALIZED (SELECT * FROM parts)' ELSE ', most AS MATERIALIZED (
            SELECT v FROM parts GROUP BY v ORDER BY sum(sessions) DESC, v LIMIT $7
-         ), counted AS (SELECT * FROM parts WHERE v IN (SELECT v FROM most))' END || ', sums AS MATERIALIZED (
+         ), counted AS NOT MATERIALIZED (SELECT * FROM parts WHERE v IN (SELECT v FROM most))' END || ', sums AS MATERIALIZED (
            SELECT ' || CASE WHEN is_grouped THEN 't, v' ELSE 'timestamptz ''-infinity'' AS t, ''''::text AS v' END || ',
-             min(first_at) AS first_at, max(last_at) AS last_at, {sums}
+             row_number() OVER () AS g, min(first_at) AS first_at, max(last_at) AS last_at, {sums}
            FROM counted ' || CASE WHEN is_grouped THEN 'GROUP BY t, v' ELSE '' END || '
          )'
-        || CASE WHEN NOT percentiles THEN ', estimates (t, v, p50, p75, p95, p99) AS (
-           SELECT timestamptz ''-infinity'', ''''::text, NULL::integer, NULL::integer, NULL::integer,
-                  NULL::integer WHERE false
+        || CASE WHEN NOT percentiles THEN ', estimates AS (
+           SELECT NULL::bigint AS g, NULL::integer AS p50, NULL::integer AS p75, NULL::integer AS p95,
+                  NULL::integer AS p99
+           WHERE false
          )' ELSE ', bins AS (
-           SELECT t, v, bin, sum(n)::float8 AS n
-           FROM (SELECT t, v, unnest(startup_bins) AS bin, unnest(startup_counts) AS n
-                 FROM counted WHERE startup_bins IS NOT NULL) AS b
-           GROUP BY t, v, bin
+           -- Group and bin as one number, which is added up in half the time. No bin is over 1,500.
+           SELECT key, sum(n)::float8 AS n
+           FROM (SELECT s.g * 2048 + unnest(c.startup_bins) AS key, unnest(c.startup_counts) AS n
+                 FROM counted AS c JOIN sums AS s USING (t, v)
+                 WHERE c.startup_bins IS NOT NULL) AS b
+           GROUP BY key
          ), ranked AS (
-           SELECT t, v, bin, sum(n) OVER (PARTITION BY t, v ORDER BY bin) AS below,
-                  sum(n) OVER (PARTITION BY t, v) - 1 AS last
+           SELECT key / 2048 AS g, (key % 2048)::integer AS bin,
+                  sum(n) OVER (PARTITION BY key / 2048 ORDER BY key) AS below
            FROM bins
          ), estimates AS (
-           SELECT t, v,
-                  min(bin) FILTER (WHERE below > 0.5 * last) AS p50,
-                  min(bin) FILTER (WHERE below > 0.75 * last) AS p75,
-                  min(bin) FILTER (WHERE below > 0.95 * last) AS p95,
-                  min(bin) FILTER (WHERE below > 0.99 * last) AS p99
-           FROM ranked GROUP BY t, v
+           SELECT g,
+                  min(bin) FILTER (WHERE below > 0.5::float8 * (s.started - 1)) AS p50,
+                  min(bin) FILTER (WHERE below > 0.75::float8 * (s.started - 1)) AS p75,
+                  min(bin) FILTER (WHERE below > 0.95::float8 * (s.started - 1)) AS p95,
+                  min(bin) FILTER (WHERE below > 0.99::float8 * (s.started - 1)) AS p99
+           FROM ranked JOIN sums AS s USING (g) GROUP BY g
          )' END
         -- A line must not run across steps in which nothing began.
         || CASE WHEN step IS NOT NULL AND by IS NULL THEN ', steps AS (
@@ -283,7 +289,7 @@ BEGIN
                 -- 100 where played without an error, 50 for an exit, 0 with an error.
                 (100 * (s.played - s.failed + s.start_failed) + 50 * s.exited_before_start)::float8
                   / nullif(s.played + s.start_failed + s.exited_before_start, 0)
-         FROM steps LEFT JOIN sums AS s USING (t, v) LEFT JOIN estimates AS e USING (t, v)
+         FROM steps LEFT JOIN sums AS s USING (t, v) LEFT JOIN estimates AS e ON e.g = s.g
          ORDER BY t, s.sessions DESC NULLS LAST, v'
     USING from_time, to_time, plan.days, plan.quarters, plan.rest, plan.every, top;
 END
@@ -392,8 +398,10 @@ DECLARE
     asked_one text;
     is_partial boolean;
     queries text[] := '{}';
-    -- Of those that are read from rollups.
-    spans record;
+    -- Of those that are read from rollups: all the same, as no row is shorter than half an hour.
+    days tstzmultirange;
+    quarters tstzmultirange;
+    rest tstzmultirange;
     -- Of those that are read from the sessions: all at once, as a pass takes long.
     source text;
     expressions text[] := '{}';
@@ -408,8 +416,10 @@ BEGIN
             expressions := expressions || format('%s AS v%s', plan.value, cardinality(expressions));
             pairs := pairs || format('(%L, v%s)', asked_one, cardinality(pairs));
         ELSE
-            IF NOT plan.is_raw OR spans IS NULL THEN
-                spans := plan;
+            IF NOT plan.is_raw THEN
+                days := plan.days;
+                quarters := plan.quarters;
+                rest := plan.rest;
             END IF;
             queries := queries || format('SELECT %L::text, %s, %s FROM %s GROUP BY 2', asked_one,
                 plan.value,
@@ -433,7 +443,7 @@ BEGIN
     END IF;
     IF cardinality(queries) > 0 THEN
         RETURN QUERY EXECUTE array_to_string(queries, ' UNION ALL ') || ' ORDER BY 1, 3 DESC, 2'
-        USING from_time, to_time, spans.days, spans.quarters, spans.rest;
+        USING from_time, to_time, days, quarters, rest;
     END IF;
 END
 $function$;

@@ -243,5 +243,5 @@ async fn the_sql_of_the_guide_runs() {
         assert!(!found.rows.is_empty() || sql.contains("custom"), "{sql}");
         statements += 1;
     }
-    assert_eq!(statements, 3);
+    assert_eq!(statements, 4);
 }

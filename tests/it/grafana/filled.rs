@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
+use crate::rollups::settle;
 use crate::support::{Database, Server, ServerOptions, bin, now_ms};
 
 /// What Grafana would see.
@@ -72,6 +73,7 @@ pub async fn filled() -> &'static Seen {
         let odd = r#"{"sessionId":"odd","timestamp":1,"rebufferRatio":1.5}"#;
         assert_eq!(server.post(odd).await.status, 200);
         server.database.execute(MINUTES).await;
+        settle(&server.app).await;
         server.database.execute("ANALYZE").await;
         server.stop().await;
         Seen { now_ms: now_ms(), ..seen }
