@@ -27,7 +27,9 @@ impl Moment {
         if let Ok(at) = text.parse::<Timestamp>() {
             return Some(UnixMs(at.as_millisecond()));
         }
-        if let Ok(date) = text.parse::<Date>() {
+        // A time without an offset would be taken for its date.
+        let is_date = !text.contains(':');
+        if let Some(date) = text.parse::<Date>().ok().filter(|_| is_date) {
             let midnight = date.to_zoned(TimeZone::UTC).ok()?;
             return Some(UnixMs(midnight.timestamp().as_millisecond()));
         }

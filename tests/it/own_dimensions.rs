@@ -156,10 +156,13 @@ async fn another_path_does_not_show_the_values_of_the_one_before() {
     let second = server(&database, "cdn:custom.edge", "b").await;
     second.clock_ms.fetch_add(LATER_MS, Ordering::Relaxed);
     post(&second, "new", r#""custom":{"cdn":"c2","edge":"e2"},"a":"me","b":"you""#).await;
-    assert_eq!(qoe(&database, "old", "cdn viewer_id").await, "- -");
+    // Hidden, or filled from its payload meanwhile.
+    let old = qoe(&database, "old", "cdn viewer_id").await;
+    assert!(["- -", "e1 -", "- you", "e1 you"].contains(&old.as_str()), "{old}");
     assert_eq!(qoe(&database, "new", "cdn viewer_id").await, "e2 you");
     let old = second.get("/v1/sessions/old").await.json();
-    assert_eq!((&old["cdn"], &old["viewer_id"]), (&Value::Null, &Value::Null));
+    assert!([Value::Null, json!("e1")].contains(&old["cdn"]), "{old}");
+    assert!([Value::Null, json!("you")].contains(&old["viewer_id"]), "{old}");
     assert_eq!(second.get("/v1/sessions/new").await.json()["viewer_id"], "you");
     let mine = "SELECT cdn FROM mine WHERE session_id = 'new'";
     assert_eq!(database.value(mine).await.as_deref(), Some("e2"));
@@ -191,9 +194,12 @@ async fn servers_with_different_lists_write_no_value_under_a_wrong_name() {
         .map(|n| format!(r#"{{"sessionId":"b{n}","timestamp":{NOW_MS},{members}}}"#))
         .collect();
     assert_eq!(first.post_batch(format!("[{}]", batch.join(","))).await.json()["accepted"], 20);
-    assert_eq!(qoe(&database, "before", "own_x own_b own_c").await, "- b c");
+    // Hidden or not known, or filled from payloads meanwhile.
+    for id in ["before", "first"] {
+        let values = qoe(&database, id, "own_x own_b own_c").await;
+        assert!(["- b c", "x b c"].contains(&values.as_str()), "{id}: {values}");
+    }
     assert_eq!(qoe(&database, "second", "own_x own_b own_c").await, "x b c");
-    assert_eq!(qoe(&database, "first", "own_x own_b own_c").await, "- b c");
     let wrong =
         "SELECT count(*) FROM session_qoe WHERE own_x <> 'x' OR own_b <> 'b' OR own_b IS NULL";
     assert_eq!(database.number(wrong).await, 0);
@@ -281,6 +287,10 @@ async fn a_backfill_reads_stored_payloads_as_reports_are_read_and_goes_on_where_
     database.execute("UPDATE sessions SET payload = NULL WHERE session_id = 'gone'").await;
     first.stop().await;
 
+    // The server would do the same by itself.
+    let mut another = database.connect().await;
+    let hold = "BEGIN; LOCK TABLE backfill_lock IN EXCLUSIVE MODE";
+    sqlx::raw_sql(hold).execute(&mut another).await.expect("it locks");
     let second = server(&database, "cdn:custom.0,first:custom.0", "").await;
     second.clock_ms.fetch_add(LATER_MS, Ordering::Relaxed);
     let store = &second.app.store;
