@@ -42,7 +42,7 @@ pub(super) struct Bucket {
     pub(super) dimension: String,
     pub(super) length: Length,
     pub(super) start: Micros,
-    /// By tenant, stream type and value, see [`key`].
+    /// By tenant, stream type and value, see [`Group`].
     groups: HashMap<Box<[u8]>, Sums>,
 }
 
