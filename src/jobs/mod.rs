@@ -17,8 +17,8 @@ use crate::store::{Error, JobRun, Pruned};
 pub use minutes::Heart;
 use minutes::minutes;
 use own_dimensions::own_dimensions;
-use rollups::rollups;
 pub use rollups::run_rollups;
+use rollups::{rollup_lag, rollups};
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -50,6 +50,7 @@ pub fn start(app: &Arc<App>) -> Jobs {
     tasks.spawn(until_stopped(Arc::clone(app), partitions));
     tasks.spawn(until_stopped(Arc::clone(app), retention));
     tasks.spawn(until_stopped(Arc::clone(app), rollups));
+    tasks.spawn(until_stopped(Arc::clone(app), rollup_lag));
     tasks.spawn(until_stopped(Arc::clone(app), own_dimensions));
     tasks.spawn(until_stopped(Arc::clone(app), limiter));
     tasks.spawn(until_stopped(Arc::clone(app), clock));

@@ -14,6 +14,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(3);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// A run is followed by a pause of so many times its length: reports come first.
 const PAUSE_SHARE: u32 = 8;
+const MEASURE_LAG: Duration = Duration::from_secs(5);
 /// How often failures in a row are recorded.
 const RECORD_FAILURE: Duration = Duration::from_mins(5);
 
@@ -46,13 +47,23 @@ pub(super) async fn rollups(app: Arc<App>) {
     }
 }
 
-/// One run; the lag that it leaves is in the metrics.
+/// Measures how far behind they are, also while a run takes long or waits for a lock.
+pub(super) async fn rollup_lag(app: Arc<App>) {
+    loop {
+        match app.store.rollup_lag_seconds().await {
+            Ok(lag) => app.metrics.rollup_lag.set(lag),
+            Err(error) => tracing::debug!(%error, "the lag of the rollups could not be read"),
+        }
+        tokio::time::sleep(MEASURE_LAG).await;
+    }
+}
+
+/// One run.
 ///
 /// # Errors
 /// As classified by [`crate::store::Error`].
 pub async fn run_rollups(app: &App) -> Result<RolledUp, crate::store::Error> {
     let done = app.store.roll_up(|_| {}).await?;
-    app.metrics.rollup_lag.set(app.store.rollup_lag_seconds().await?);
     if done.hours > 0 {
         tracing::debug!(%done, "rollups made");
     }
