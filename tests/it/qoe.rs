@@ -113,23 +113,23 @@ async fn filled() -> Database {
 }
 
 /// A question to qoe(), and which sessions it is about.
-struct Question<'a> {
-    /// From and to, seconds since the first session could begin.
-    range: (i64, i64),
+pub struct Question<'a> {
+    /// From and to, seconds since column `b` of the relation `base`.
+    pub range: (i64, i64),
     /// Where rollups answer, as rounded.
-    read: (i64, i64),
-    filters: &'a str,
-    condition: &'a str,
-    by: Option<(&'a str, &'a str)>,
+    pub read: (i64, i64),
+    pub filters: &'a str,
+    pub condition: &'a str,
+    pub by: Option<(&'a str, &'a str)>,
     /// As asked, and as read.
-    step: Option<(&'a str, &'a str)>,
+    pub step: Option<(&'a str, &'a str)>,
 }
 
-const HOUR: i64 = 3_600;
+pub const HOUR: i64 = 3_600;
 
 impl Question<'_> {
     /// All sessions between two moments in the middle of hours.
-    fn all<'a>() -> Question<'a> {
+    pub fn all<'a>() -> Question<'a> {
         let range = (HOUR + 1_234, 54 * HOUR - 77);
         let read = (HOUR, 54 * HOUR);
         Question { range, read, filters: "{}", condition: "true", by: None, step: None }
@@ -144,7 +144,7 @@ impl Question<'_> {
     }
 
     /// Asserts that qoe() says what the sessions say; how many rows it gave.
-    async fn check(&self, database: &Database) -> i64 {
+    pub async fn check(&self, database: &Database) -> i64 {
         let mut call = self.arguments();
         let (mut value, mut time) = ("''".to_owned(), "timestamptz 'epoch'".to_owned());
         if let Some((by, expression)) = self.by {
@@ -191,7 +191,8 @@ impl Question<'_> {
     }
 }
 
-const DIMENSIONS: [(&str, &str); 10] = [
+/// Dimensions as `qoe()` calls them, and their values in `session_qoe`.
+pub const DIMENSIONS: [(&str, &str); 10] = [
     ("tenant", "tenant_id"),
     ("stream_type", "stream_type"),
     ("app_version", "app_version"),
@@ -435,15 +436,21 @@ async fn what_cannot_be_answered_says_what_can() {
     let server = Server::start().await;
     let mut connection = server.database.connect().await;
     for (arguments, message) in [
-        ("'{\"platform\": \"tv\"}'", "there is no filter 'platform'"),
+        (
+            "'{\"platform\": \"tv\"}'",
+            "there is no filter 'platform'; filters are tenant, stream_type, app_version",
+        ),
         ("'{\"app_version\": 1}'", "the filter 'app_version' must be a text or a list of texts"),
         (
             "'{\"app_version\": [null]}'",
             "the filter 'app_version' must be a text or a list of texts",
         ),
         ("'[]'", "filters must be a JSON object"),
-        ("by => 'platform'", "there is no dimension 'platform'"),
-        ("step => '1 month'", "a step of 1 mon is not possible"),
+        (
+            "by => 'platform'",
+            "there is no dimension 'platform'; dimensions are tenant, stream_type, app_version",
+        ),
+        ("step => '1 month'", "a step of 1 mon is not possible: it must be positive, and of days"),
         ("step => '0'", "a step of 00:00:00 is not possible"),
     ] {
         let sql = format!("SELECT * FROM qoe(now() - interval '1 day', now(), {arguments})");

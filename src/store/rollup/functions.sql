@@ -41,18 +41,18 @@ DECLARE
 BEGIN
     IF filters IS NOT NULL AND jsonb_typeof(filters) <> 'object' THEN
         RAISE invalid_parameter_value USING
-            MESSAGE = 'filters must be a JSON object',
-            HINT = 'For example {"stream_type": "VOD", "app_version": ["1.0", "1.1"]}.';
+            MESSAGE = 'filters must be a JSON object, such as '
+                '{"stream_type": "VOD", "app_version": ["1.0", "1.1"]}';
     END IF;
     FOR entry IN SELECT * FROM jsonb_each(coalesce(filters, '{}')) LOOP
         name := entry.key;
         IF name NOT IN ('tenant', 'stream_type')
             AND NOT EXISTS (SELECT FROM qoe_dimensions() AS d WHERE d.name = entry.key)
         THEN
-            RAISE invalid_parameter_value USING
-                MESSAGE = format('there is no filter %L', name),
-                HINT = format('Filters are tenant, stream_type, %s.',
-                    (SELECT string_agg(d.name, ', ') FROM qoe_dimensions() AS d));
+            -- All in the message: Grafana shows no hint.
+            RAISE invalid_parameter_value USING MESSAGE = format(
+                'there is no filter %L; filters are tenant, stream_type, %s', name,
+                (SELECT string_agg(d.name, ', ') FROM qoe_dimensions() AS d));
         END IF;
         chosen := CASE jsonb_typeof(entry.value)
             WHEN 'null' THEN '{}'
@@ -61,8 +61,8 @@ BEGIN
         END;
         IF chosen IS NULL OR array_position(chosen, NULL) IS NOT NULL THEN
             RAISE invalid_parameter_value USING
-                MESSAGE = format('the filter %L must be a text or a list of texts', name),
-                HINT = 'Sessions without a value are found as "not reported".';
+                MESSAGE = format('the filter %L must be a text or a list of texts; sessions without '
+                    'a value are "not reported"', name);
         END IF;
         -- "All", as Grafana says it in one way or the other.
         IF cardinality(chosen) > 0 AND NOT chosen && ARRAY['__all__', '$__all'] THEN
@@ -106,10 +106,9 @@ BEGIN
     IF by_name NOT IN ('tenant', 'stream_type') THEN
         SELECT * INTO entry FROM qoe_dimensions() AS d WHERE d.name = by_name;
         IF NOT FOUND THEN
-            RAISE invalid_parameter_value USING
-                MESSAGE = format('there is no dimension %L', by_name),
-                HINT = format('Dimensions are tenant, stream_type, %s.',
-                    (SELECT string_agg(d.name, ', ') FROM qoe_dimensions() AS d));
+            RAISE invalid_parameter_value USING MESSAGE = format(
+                'there is no dimension %L; dimensions are tenant, stream_type, %s', by_name,
+                (SELECT string_agg(d.name, ', ') FROM qoe_dimensions() AS d));
         END IF;
         dimensions := ARRAY[by_name];
         by_expression := entry.expression;
@@ -118,7 +117,7 @@ BEGIN
         END IF;
     END IF;
     FOR entry IN
-        SELECT f.name, f.chosen, d.expression
+        SELECT f.name, f.chosen, d.expression, d.only_with_value
         FROM qoe_filters(filters) AS f LEFT JOIN qoe_dimensions() AS d USING (name)
     LOOP
         IF entry.expression IS NULL THEN
@@ -127,6 +126,11 @@ BEGIN
         ELSE
             raw_conditions := raw_conditions || ' AND '
                 || qoe_condition(entry.expression, entry.chosen);
+            -- The rollups have no row for a session without such a value: "not reported" finds
+            -- none of them here either.
+            IF entry.only_with_value THEN
+                raw_conditions := raw_conditions || format(' AND (%s) IS NOT NULL', entry.expression);
+            END IF;
             rollup_conditions := rollup_conditions || ' AND '
                 || qoe_condition('r.value', entry.chosen);
             IF entry.name <> ALL (dimensions) THEN
@@ -137,8 +141,8 @@ BEGIN
     IF step IS NOT NULL THEN
         IF date_part('year', step) <> 0 OR date_part('month', step) <> 0 OR step <= '0' THEN
             RAISE invalid_parameter_value USING
-                MESSAGE = format('a step of %s is not possible', step),
-                HINT = 'It must be positive, and of days, hours, minutes or seconds.';
+                MESSAGE = format('a step of %s is not possible: it must be positive, and of days, '
+                    'hours, minutes or seconds', step);
         END IF;
         seconds := greatest(1, date_part('epoch', step));
     END IF;

@@ -1,5 +1,6 @@
 //! Rollups: what they say is what the sessions say, whatever happens.
 
+mod functions;
 mod own;
 mod sealed;
 
