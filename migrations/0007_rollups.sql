@@ -155,6 +155,10 @@ COMMENT ON COLUMN rollup_sealed.until IS 'Sessions of the hour before this time 
 CREATE TABLE rollup_lock ();
 COMMENT ON TABLE rollup_lock IS 'Locked, never read: one instance at a time makes rollups';
 
--- Sessions that are there already.
+-- Sessions that are there already. Servers of the version before still write, and touch nothing: the
+-- hours of the last day are made again when they have been replaced.
 INSERT INTO rollup_touches (hour, at, due)
-SELECT DISTINCT date_trunc('hour', "timestamp", 'UTC'), NULL::timestamptz, now() FROM sessions;
+SELECT hour, NULL::timestamptz, due
+FROM (SELECT DISTINCT date_trunc('hour', "timestamp", 'UTC') AS hour FROM sessions) AS hours
+CROSS JOIN (VALUES (now()), (now() + interval '15 minutes'), (now() + interval '1 hour')) AS dues (due)
+WHERE due = now() OR hour > now() - interval '1 day';

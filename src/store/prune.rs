@@ -111,40 +111,13 @@ impl Store {
         connection.commit().await?;
         let now = now.min(theirs.into());
         let mut pruned = Pruned::default();
-        let mut months = Ok(());
-        if let Some(cutoff) = self.retention.cutoff(now) {
-            self.seal_rollups(connection, cutoff).await?;
-            let dropped = self.drop_months(connection, cutoff, &mut pruned).await;
-            if dropped.is_err() {
-                // A reader in the way of whole months must not keep the rest.
-                connection.rollback().await?;
-            }
-            let mut met = 0;
-            loop {
-                match delete_sessions(connection, cutoff.into(), &mut pruned).await {
-                    Ok(true) => met = 0,
-                    Ok(false) => break,
-                    // A deadlock with a late report, say, which holds the same rows in its order.
-                    Err(error @ Error::Transient(_)) if met < MEETINGS => {
-                        met += 1;
-                        tracing::debug!(%error, "deleting old sessions met a writer, once more");
-                        connection.rollback().await?;
-                    }
-                    Err(error) => return Err(error),
-                }
-                tokio::time::sleep(BREATH).await;
-            }
-            // Places without a row: somebody deleted sessions by hand.
-            pruned.session_times += delete_batches(
-                connection,
-                r#"DELETE FROM session_times WHERE session_key = ANY(ARRAY(
-                     SELECT session_key FROM session_times WHERE "timestamp" < $1 LIMIT $2))"#,
-                // No report that is being written now can get a time as far back.
-                cutoff.minus(Duration::from_hours(24)).into(),
-            )
-            .await?;
-            self.end_sealing(connection, cutoff).await?;
-            months = dropped;
+        let sessions = match self.retention.cutoff(now) {
+            Some(cutoff) => self.prune_sessions(connection, cutoff, &mut pruned).await,
+            None => Ok(()),
+        };
+        if sessions.is_err() {
+            // What is in the way of sessions must not keep the rest.
+            connection.rollback().await?;
         }
         pruned.rejected = delete_batches(
             connection,
@@ -167,7 +140,48 @@ impl Store {
             now.minus(JOB_RUNS_LIFETIME).into(),
         )
         .await?;
-        months.map(|()| pruned)
+        sessions.map(|()| pruned)
+    }
+
+    /// Removes the sessions before the cutoff, after their sums are settled.
+    async fn prune_sessions(
+        &self,
+        connection: &mut Lease,
+        cutoff: UnixMs,
+        pruned: &mut Pruned,
+    ) -> Result<(), Error> {
+        self.seal_rollups(connection, cutoff).await?;
+        let months = self.drop_months(connection, cutoff, pruned).await;
+        if months.is_err() {
+            // A reader in the way of whole months must not keep the rest.
+            connection.rollback().await?;
+        }
+        let mut met = 0;
+        loop {
+            match delete_sessions(connection, cutoff.into(), pruned).await {
+                Ok(true) => met = 0,
+                Ok(false) => break,
+                // A deadlock with a late report, say, which holds the same rows in its order.
+                Err(error @ Error::Transient(_)) if met < MEETINGS => {
+                    met += 1;
+                    tracing::debug!(%error, "deleting old sessions met a writer, once more");
+                    connection.rollback().await?;
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(BREATH).await;
+        }
+        // Places without a row: somebody deleted sessions by hand.
+        pruned.session_times += delete_batches(
+            connection,
+            r#"DELETE FROM session_times WHERE session_key = ANY(ARRAY(
+                 SELECT session_key FROM session_times WHERE "timestamp" < $1 LIMIT $2))"#,
+            // No report that is being written now can get a time as far back.
+            cutoff.minus(Duration::from_hours(24)).into(),
+        )
+        .await?;
+        self.end_sealing(connection, cutoff).await?;
+        months
     }
 
     /// Drops the partitions of months that lie wholly before the cutoff, with the session times in them.

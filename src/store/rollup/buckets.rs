@@ -1,12 +1,18 @@
 //! Sums by bucket and dimension, and within it by tenant, stream type and value.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::dimensions::TOTALS;
 use super::sums::{Micros, Session, Sums};
 
 /// Of a tenant and bucket, so many values of a dimension have a row of their own.
 const MOST_VALUES: usize = 100;
+/// With more groups than this, values are put together before the hour is read to its end: values
+/// are clients' texts, and may be as many as there are sessions. A value that comes again later
+/// then has a row with a part of its sessions.
+const MOST_GROUPS: usize = 3_000;
+/// How many values of a tenant stay then.
+const KEPT_VALUES: usize = 1_000;
 /// The value that stands for all the rest.
 const OTHER: &[u8] = b"(other)";
 /// Between the parts of a key. Postgres' texts do not hold it.
@@ -44,6 +50,8 @@ pub(super) struct Bucket {
     pub(super) start: Micros,
     /// By tenant, stream type and value, see [`Group`].
     groups: HashMap<Box<[u8]>, Sums>,
+    /// More groups than this are too many.
+    most_groups: usize,
 }
 
 /// What a group is of.
@@ -78,7 +86,13 @@ impl<'a> Group<'a> {
 
 impl Bucket {
     pub(super) fn new(dimension: &str, length: Length, start: Micros) -> Self {
-        Self { dimension: dimension.to_owned(), length, start, groups: HashMap::new() }
+        Self {
+            dimension: dimension.to_owned(),
+            length,
+            start,
+            groups: HashMap::new(),
+            most_groups: MOST_GROUPS,
+        }
     }
 
     /// The bucket of all sessions that begin between two full half hours.
@@ -105,6 +119,11 @@ impl Bucket {
         let stream_type = session.stream_type.map(str::as_bytes);
         let group = Group { tenant: session.tenant.as_bytes(), stream_type, value };
         self.group(&group, key).add_session(session);
+        if self.groups.len() > self.most_groups {
+            self.fold_to(KEPT_VALUES);
+            // Many tenants may need more; folding must stay rare.
+            self.most_groups = MOST_GROUPS.max(2 * self.groups.len());
+        }
     }
 
     /// Adds what the rows of a shorter bucket come to.
@@ -115,6 +134,10 @@ impl Bucket {
     /// Puts the values with the fewest sessions together as "(other)", where a tenant has too
     /// many.
     pub(super) fn fold(&mut self) {
+        self.fold_to(MOST_VALUES);
+    }
+
+    fn fold_to(&mut self, most_values: usize) {
         let mut sessions: HashMap<(&[u8], &[u8]), i128> = HashMap::new();
         for (key, sums) in &self.groups {
             let group = Group::read(key);
@@ -129,11 +152,11 @@ impl Bucket {
         });
         let mut folded: Vec<Box<[u8]>> = Vec::new();
         for of_tenant in ranked.chunk_by(|a, b| a.0.0 == b.0.0) {
-            let rest = of_tenant.get(MOST_VALUES..).unwrap_or_default();
+            let rest = of_tenant.get(most_values..).unwrap_or_default();
             if rest.is_empty() {
                 continue;
             }
-            let rest: std::collections::HashSet<_> = rest.iter().map(|(pair, _)| *pair).collect();
+            let rest: HashSet<_> = rest.iter().map(|(pair, _)| *pair).collect();
             folded.extend(
                 self.groups
                     .keys()
@@ -163,6 +186,7 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::rollup::measures::MEASURES;
 
     fn sums(sessions: i128) -> Sums {
         let mut sums = Sums { first_at: 1, last_at: 2, ..Sums::default() };
@@ -197,6 +221,40 @@ mod tests {
         assert_eq!(of_value(OTHER), (1..=20).sum::<i128>());
         assert_eq!(rows.len(), 100 + 1 + 1 + 1, "one value has two stream types");
         assert!(rows.iter().any(|(group, _)| *group == reported_by_none));
+    }
+
+    #[test]
+    fn as_many_values_as_sessions_take_no_more_memory() {
+        let mut bucket = Bucket::new("url", Length::HOUR, 0);
+        let mut key = Vec::new();
+        for number in 0..20_000_u32 {
+            let mut measures = [0; MEASURES.len()];
+            measures[0] = 1;
+            let session = Session {
+                tenant: "default",
+                stream_type: None,
+                at: number.into(),
+                leaves_at: None,
+                measures,
+                watched_ms: 0,
+                startup_bin: None,
+                rebuffering_bin: None,
+                delay_bin: None,
+            };
+            // Every tenth is of the same film.
+            let value = if number % 10 == 0 { "film".to_owned() } else { number.to_string() };
+            bucket.add_session(&session, Some(value.as_bytes()), &mut key);
+            assert!(bucket.groups.len() <= MOST_GROUPS);
+        }
+        bucket.fold();
+        let rows = bucket.rows();
+        assert_eq!(rows.len(), MOST_VALUES + 1);
+        let sessions = |value: &[u8]| {
+            let mut of_value = rows.iter().filter(|(group, _)| group.value == Some(value));
+            of_value.next().map_or(0, |(_, sums)| sums.sessions())
+        };
+        assert_eq!(sessions(b"film"), 2_000);
+        assert_eq!(sessions(OTHER), 18_000 - (MOST_VALUES as i128 - 1));
     }
 
     #[test]

@@ -2,9 +2,8 @@
 //!
 //! A report leaves the hour of its session in `rollup_touches`, in its own transaction. A run
 //! takes what is there, reads the sessions of these hours, and replaces their rows, in one
-//! transaction for each day: what a run sees of touches, it sees of sessions, so that the rows are
-//! exact whenever nothing is left in `rollup_touches`; and a run that is cut off has changed
-//! nothing. Longer buckets are added up from shorter ones once their time is over
+//! transaction for each hour: what a run sees of touches, it sees of sessions, so that the rows are
+//! exact whenever nothing is left in `rollup_touches`; and an hour that is cut off has not changed. Longer buckets are added up from shorter ones once their time is over
 //! (docs/adr/0024-rollups-are-remade-by-the-hour.md).
 
 mod buckets;
@@ -32,6 +31,7 @@ use read::Source;
 use sums::Micros;
 
 pub use status::{Rebuild, RollupStatus};
+pub(super) use status::{TOUCH_SETTINGS, touch_hours};
 
 /// An hour of a large site takes seconds; what waits for a lock is left to the next run.
 const ALONE: &str = "SET LOCAL statement_timeout = '5min'; SET LOCAL lock_timeout = '10s';
@@ -40,8 +40,8 @@ const ALONE: &str = "SET LOCAL statement_timeout = '5min'; SET LOCAL lock_timeou
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A run that takes longer goes on with the next one.
 const RUN_TIMEOUT: Duration = Duration::from_hours(6);
-/// Of many days, the newest is looked at again this often: that is where viewers are.
-const NEWEST_EVERY: Duration = Duration::from_secs(8);
+/// With many hours to do, those of the last day are done again this often.
+const LIVE_EVERY: Duration = Duration::from_secs(8);
 
 /// Hours that are waiting.
 const TOUCHED: &str = "SELECT hour FROM rollup_touches WHERE due <= now()";
@@ -73,14 +73,14 @@ impl fmt::Display for RolledUp {
 }
 
 impl Store {
-    /// Brings the rollups up to date, as far as no other instance is doing that now. `after_day`
-    /// is called after each day.
+    /// Brings the rollups up to date, as far as no other instance is doing that now. `after_hour`
+    /// is called after each hour.
     ///
-    /// Safe at any moment: each day is a transaction of its own.
+    /// Safe at any moment: each hour is a transaction of its own.
     ///
     /// # Errors
-    /// As classified by [`Error`]; days that were done before stay done.
-    pub async fn roll_up(&self, mut after_day: impl FnMut(&RolledUp)) -> Result<RolledUp, Error> {
+    /// As classified by [`Error`]; hours that were done before stay done.
+    pub async fn roll_up(&self, mut after_hour: impl FnMut(&RolledUp)) -> Result<RolledUp, Error> {
         let mut done = RolledUp::default();
         if !self.has_rollup_work().await? {
             return Ok(done);
@@ -88,29 +88,26 @@ impl Store {
         let run = async {
             // Outside of the pool: it takes its time.
             let mut connection = self.pool.connect().await?;
-            let source = source(&mut connection).await?;
-            let mut older = touched_days(&mut connection).await?;
-            let newest = older.pop();
-            let mut newest_at: Option<Instant> = None;
-            // Each day once, whatever is touched meanwhile: there is always something.
-            loop {
-                let is_fresh = newest_at.is_some_and(|at| at.elapsed() < NEWEST_EVERY);
-                let day = match newest {
-                    Some(newest) if !is_fresh && (newest_at.is_none() || !older.is_empty()) => {
-                        newest_at = Some(Instant::now());
-                        newest
-                    }
-                    _ => match older.pop() {
-                        Some(day) => day,
-                        None => break,
-                    },
-                };
-                if !begin_alone(&mut connection).await? {
-                    return Ok(done);
+            let mut left = touched_hours(&mut connection, Micros::MIN).await?;
+            // Where viewers are.
+            let live = left.last().map_or(Micros::MAX, |newest| newest - Length::DAY.micros());
+            let mut looked_at = Instant::now();
+            // Each hour once, whatever is touched meanwhile: there is always something.
+            while let Some(hour) = left.pop_last() {
+                let mut hours = BTreeSet::from([hour]);
+                if looked_at.elapsed() >= LIVE_EVERY && !left.is_empty() {
+                    hours.extend(touched_hours(&mut connection, live).await?);
+                    looked_at = Instant::now();
                 }
-                done += remake_touched(&mut connection, &source, day).await?;
-                connection.commit().await?;
-                after_day(&done);
+                for hour in hours.into_iter().rev() {
+                    left.remove(&hour);
+                    if !begin_alone(&mut connection).await? {
+                        return Ok(done);
+                    }
+                    done += remake_touched(&mut connection, hour).await?;
+                    connection.commit().await?;
+                    after_hour(&done);
+                }
             }
             done.blocks += merge_blocks(&mut connection).await?;
             Ok(done)
@@ -141,14 +138,6 @@ impl Store {
     }
 }
 
-/// How sessions are read now, by all dimensions that there are.
-async fn source(connection: &mut Lease) -> Result<Source, Error> {
-    connection.open().await?;
-    let dimensions = dimensions::read(connection).await?;
-    connection.close().await?;
-    Ok(Source::new(dimensions))
-}
-
 /// Begins a transaction that no other instance makes rollups beside; false where one does.
 async fn begin_alone(connection: &mut Lease) -> Result<bool, Error> {
     match connection.begin(ALONE).await {
@@ -160,54 +149,39 @@ async fn begin_alone(connection: &mut Lease) -> Result<bool, Error> {
     }
 }
 
-/// Makes the touched hours of a day anew.
-async fn remake_touched(
-    connection: &mut Lease,
-    source: &Source,
-    day: Micros,
-) -> Result<RolledUp, Error> {
-    let mut done = RolledUp::default();
-    for hour in take_touches(connection, day).await? {
-        done.sessions += remake_hour(connection, source, hour).await?;
-        done.hours += 1;
-    }
-    Ok(done)
-}
-
-/// Days with hours that are waiting, ascending.
-async fn touched_days(connection: &mut Lease) -> Result<Vec<Micros>, Error> {
-    connection.open().await?;
-    let sql =
-        format!("SELECT DISTINCT date_trunc('day', hour, 'UTC') FROM ({TOUCHED}) AS t ORDER BY 1");
-    let days: Vec<PgTime> =
-        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut **connection).await?;
-    connection.close().await?;
-    Ok(days.into_iter().map(PgTime::micros).collect())
-}
-
-/// Removes the touches of a day: its hours that are to be made anew.
-async fn take_touches(connection: &mut Lease, day: Micros) -> Result<BTreeSet<Micros>, Error> {
-    let hours: Vec<PgTime> = sqlx::query_scalar(
-        "DELETE FROM rollup_touches
-         WHERE hour >= $1 AND hour < $1 + interval '1 day' AND due <= now()
-         RETURNING hour",
-    )
-    .bind(PgTime::of_micros(day))
-    .fetch_all(&mut **connection)
-    .await?;
+/// Hours from `start` on that are waiting.
+async fn touched_hours(connection: &mut Lease, start: Micros) -> Result<BTreeSet<Micros>, Error> {
+    connection.begin("SET LOCAL statement_timeout = '5min'").await?;
+    let sql = format!("SELECT DISTINCT hour FROM ({TOUCHED}) AS t WHERE hour >= $1");
+    let hours: Vec<PgTime> = sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(PgTime::of_micros(start))
+        .fetch_all(&mut **connection)
+        .await?;
+    connection.commit().await?;
     Ok(hours.into_iter().map(PgTime::micros).collect())
+}
+
+/// Makes an hour anew, if it is touched still.
+async fn remake_touched(connection: &mut Lease, hour: Micros) -> Result<RolledUp, Error> {
+    let taken = sqlx::query("DELETE FROM rollup_touches WHERE hour = $1 AND due <= now()")
+        .bind(PgTime::of_micros(hour))
+        .execute(&mut **connection)
+        .await?
+        .rows_affected();
+    if taken == 0 {
+        return Ok(RolledUp::default());
+    }
+    // Read after the touches were taken: who adds a dimension touches the hours afterwards.
+    let source = Source::read_dimensions(connection).await?;
+    let sessions = remake_hour(connection, &source, hour).await?;
+    Ok(RolledUp { hours: 1, sessions, blocks: 0 })
 }
 
 /// Replaces the rows of an hour: the number of sessions they are of. What retention has settled of
 /// it stays.
 async fn remake_hour(connection: &mut Lease, source: &Source, hour: Micros) -> Result<u64, Error> {
-    let sealed: Option<(i16, Option<PgTime>)> =
-        sqlx::query_as("SELECT part, until FROM rollup_sealed WHERE hour = $1")
-            .bind(PgTime::of_micros(hour))
-            .fetch_optional(&mut **connection)
-            .await?;
-    let (part, until) = sealed.unwrap_or_default();
-    let start = until.map_or(hour, PgTime::micros);
+    let (part, until) = seal::settled(connection, hour).await?;
+    let start = until.unwrap_or(hour);
     let end = hour + Length::HOUR.micros();
     remake_part(connection, source, part, start..end).await
 }

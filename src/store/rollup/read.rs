@@ -3,7 +3,7 @@
 use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
-use super::dimensions::Dimension;
+use super::dimensions::{self, Dimension};
 use super::measures::{LN_GAMMA, MEASURES, Term};
 use super::sums::{Micros, Session};
 use crate::store::Error;
@@ -61,7 +61,12 @@ pub(super) fn signed_bin(value: &str) -> String {
 }
 
 impl Source {
-    pub(super) fn new(dimensions: Vec<Dimension>) -> Self {
+    /// By all dimensions that there are now.
+    pub(super) async fn read_dimensions(connection: &mut PgConnection) -> Result<Self, Error> {
+        Ok(Self::new(dimensions::read(connection).await?))
+    }
+
+    fn new(dimensions: Vec<Dimension>) -> Self {
         let head = HEAD.iter().map(|column| {
             column
                 .replace("{startup_bin}", &startup_bin())

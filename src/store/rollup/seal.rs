@@ -5,7 +5,7 @@
 use super::buckets::Length;
 use super::read::Source;
 use super::sums::Micros;
-use super::{ALONE, remake_part, source};
+use super::{ALONE, remake_part};
 use crate::report::UnixMs;
 use crate::store::lease::Lease;
 use crate::store::types::PgTime;
@@ -19,10 +19,9 @@ impl Store {
         cutoff: UnixMs,
     ) -> Result<(), Error> {
         let cutoff = PgTime::from(cutoff).micros();
-        let source = source(connection).await?;
         for hour in hours_before(connection, cutoff).await? {
             connection.begin(ALONE).await?;
-            seal(connection, &source, hour, cutoff.min(hour + Length::HOUR.micros())).await?;
+            seal(connection, hour, cutoff.min(hour + Length::HOUR.micros())).await?;
             connection.commit().await?;
         }
         Ok(())
@@ -63,25 +62,31 @@ async fn hours_before(connection: &mut Lease, cutoff: Micros) -> Result<Vec<Micr
     Ok(hours.into_iter().map(PgTime::micros).collect())
 }
 
-/// Settles the sessions of an hour before `until`: they keep their part of the rollups, and all
-/// others of the hour get the next one.
-async fn seal(
+/// The part of an hour's rows that is made anew, and until which time its sessions are settled and
+/// about to be deleted.
+pub(super) async fn settled(
     connection: &mut Lease,
-    source: &Source,
     hour: Micros,
-    until: Micros,
-) -> Result<(), Error> {
-    let end = hour + Length::HOUR.micros();
-    let sealed: Option<(i16, Option<PgTime>)> =
+) -> Result<(i16, Option<Micros>), Error> {
+    let settled: Option<(i16, Option<PgTime>)> =
         sqlx::query_as("SELECT part, until FROM rollup_sealed WHERE hour = $1")
             .bind(PgTime::of_micros(hour))
             .fetch_optional(&mut **connection)
             .await?;
-    let (part, from) = sealed.unwrap_or_default();
-    let from = from.map_or(hour, PgTime::micros);
-    remake_part(connection, source, part, from..until).await?;
+    let (part, until) = settled.unwrap_or_default();
+    Ok((part, until.map(PgTime::micros)))
+}
+
+/// Settles the sessions of an hour before `until`: they keep their part of the rollups, and all
+/// others of the hour get the next one.
+async fn seal(connection: &mut Lease, hour: Micros, until: Micros) -> Result<(), Error> {
+    let end = hour + Length::HOUR.micros();
+    let source = Source::read_dimensions(connection).await?;
+    let (part, from) = settled(connection, hour).await?;
+    let from = from.unwrap_or(hour);
+    remake_part(connection, &source, part, from..until).await?;
     if until < end {
-        remake_part(connection, source, part + 1, until..end).await?;
+        remake_part(connection, &source, part + 1, until..end).await?;
     }
     sqlx::query(
         "INSERT INTO rollup_sealed (hour, part, until) VALUES ($1, $2, $3)

@@ -1,6 +1,6 @@
 //! How far the rollups are, and having them made anew.
 
-use sqlx::Row as _;
+use sqlx::{PgConnection, Row as _};
 
 use super::LOOK_TIMEOUT;
 use super::buckets::Length;
@@ -117,30 +117,8 @@ impl Store {
     ) -> Result<Rebuild, Error> {
         // Outside of the pool: the index of all sessions is read.
         let mut connection = self.pool.connect().await?;
-        connection.begin("SET LOCAL statement_timeout = '10min'").await?;
-        let hour = Length::HOUR;
-        let start = from.map_or(i64::MIN, |from| hour.bucket(PgTime::from(from).micros()));
-        let end =
-            to.map_or(i64::MAX, |to| hour.bucket(PgTime::from(to).micros() + hour.micros() - 1));
-        let mut hours = 0;
-        // One after the other: with both in one, Citus would have to move rows between nodes.
-        for sql in [
-            r#"INSERT INTO rollup_touches (hour, at, due)
-               SELECT DISTINCT date_trunc('hour', "timestamp", 'UTC'), NULL::timestamptz, now()
-               FROM sessions WHERE "timestamp" >= $1 AND "timestamp" < $2"#,
-            "INSERT INTO rollup_touches (hour, at, due)
-             SELECT DISTINCT date_trunc('hour', bucket, 'UTC'), NULL::timestamptz, now()
-             FROM rollups AS r
-             WHERE minutes = 30 AND bucket >= $1 AND bucket < $2
-               AND NOT EXISTS (SELECT FROM rollup_touches AS t
-                               WHERE t.hour = date_trunc('hour', r.bucket, 'UTC'))",
-        ] {
-            let touch = sqlx::query(sql)
-                .bind(PgTime::of_micros(start))
-                .bind(PgTime::of_micros(end))
-                .execute(&mut *connection);
-            hours += touch.await?.rows_affected();
-        }
+        connection.begin(TOUCH_SETTINGS).await?;
+        let hours = touch_hours(&mut connection, from, to).await?;
         // Rounded up to the millisecond: it lies after the touches.
         let at: PgTime = sqlx::query_scalar("SELECT now() + interval '1 millisecond'")
             .fetch_one(&mut *connection)
@@ -148,4 +126,38 @@ impl Store {
         connection.commit().await?;
         Ok(Rebuild { hours, at: at.into() })
     }
+}
+
+/// What [`touch_hours`] needs.
+pub(in crate::store) const TOUCH_SETTINGS: &str = "SET LOCAL statement_timeout = '10min'";
+
+/// As [`Store::touch_rollups`], within a transaction: how many hours.
+pub(in crate::store) async fn touch_hours(
+    connection: &mut PgConnection,
+    from: Option<UnixMs>,
+    to: Option<UnixMs>,
+) -> Result<u64, Error> {
+    let hour = Length::HOUR;
+    let start = from.map_or(i64::MIN, |from| hour.bucket(PgTime::from(from).micros()));
+    let end = to.map_or(i64::MAX, |to| hour.bucket(PgTime::from(to).micros() + hour.micros() - 1));
+    let mut hours = 0;
+    // One after the other: with both in one, Citus would have to move rows between nodes.
+    for sql in [
+        r#"INSERT INTO rollup_touches (hour, at, due)
+           SELECT DISTINCT date_trunc('hour', "timestamp", 'UTC'), NULL::timestamptz, now()
+           FROM sessions WHERE "timestamp" >= $1 AND "timestamp" < $2"#,
+        "INSERT INTO rollup_touches (hour, at, due)
+         SELECT DISTINCT date_trunc('hour', bucket, 'UTC'), NULL::timestamptz, now()
+         FROM rollups AS r
+         WHERE minutes = 30 AND bucket >= $1 AND bucket < $2
+           AND NOT EXISTS (SELECT FROM rollup_touches AS t
+                           WHERE t.hour = date_trunc('hour', r.bucket, 'UTC'))",
+    ] {
+        let touch = sqlx::query(sql)
+            .bind(PgTime::of_micros(start))
+            .bind(PgTime::of_micros(end))
+            .execute(&mut *connection);
+        hours += touch.await?.rows_affected();
+    }
+    Ok(hours)
 }
