@@ -1,19 +1,23 @@
 //! Filling the column of an own field from payloads: sessions that were stored before the field had
-//! the column get their values, and nothing is hidden any more.
+//! the column get their values, and nothing is hidden any more. What the rollups know of them is
+//! made anew afterwards.
 
 use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::own_dimensions::{self, OwnDimension, quote_literal};
+use super::rollup::{TOUCH_SETTINGS, touch_hours};
 use super::types::PgTime;
 use super::{Error, LOCK, Store, session_qoe};
-use crate::report::{MAX_COLUMN_CHARS, OwnField, Path, UnixMs};
+use crate::report::{MAX_COLUMN_CHARS, Path, UnixMs};
 
-const HOUR_MS: i64 = 3_600_000;
-
-/// An hour of sessions may take a while. Who waits for a row of it waits for that long.
 const SETTINGS: &str = "SET LOCAL statement_timeout = '2min'; SET LOCAL lock_timeout = '4s'";
+
+/// Sessions filled per transaction: short enough that no report waits long for one of them.
+const BATCH_ROWS: i64 = 500;
+/// Pause between batches.
+const BREATH: Duration = Duration::from_millis(5);
 
 /// Reports that are written meanwhile may lock rows in another order.
 const ATTEMPTS: u32 = 5;
@@ -55,9 +59,8 @@ impl Store {
         Ok(unfilled.map(|own| own.name).collect())
     }
 
-    /// Fills the columns of new own dimensions, and of `viewer_id`, from payloads, and has the
-    /// rollups made anew where dimensions are among them. Returns what was filled; `None` where
-    /// another instance does that. `progress` is called after each hour of sessions.
+    /// Fills the columns of new own dimensions, and of `viewer_id`, from payloads. Returns what was
+    /// filled; `None` where another instance does that. `progress` is called after each batch.
     ///
     /// # Errors
     /// [`BackfillError`] says what to do.
@@ -70,16 +73,13 @@ impl Store {
         for name in &names {
             self.backfill_dimension(name, |done| progress(name, done)).await?;
         }
-        if names.iter().any(|name| name != OwnField::VIEWER_ID) {
-            self.touch_rollups(None, None).await?;
-        }
         lock.end().await;
         Ok(Some(names))
     }
 
-    /// Fills the column of an own dimension, or of `viewer_id`, from the payloads of all sessions:
-    /// hour by hour, the newest first. `progress` is called after each hour. How many sessions got
-    /// another value.
+    /// Fills the column of an own dimension, or of `viewer_id`, from the payloads of all sessions,
+    /// the newest first, and has the rollups of a dimension made anew. `progress` is called after
+    /// each batch. How many sessions got another value.
     ///
     /// # Errors
     /// [`BackfillError`] says what to do.
@@ -95,19 +95,20 @@ impl Store {
         let (mut to, mut sessions) = (own.filled_to, 0);
         let mut attempts = 0;
         loop {
-            match self.fill_hour(&own, &update, to).await {
-                Ok(Some((hour, filled))) => {
+            match self.fill_batch(&own, &update, to).await {
+                Ok(Some((oldest, filled))) => {
                     sessions += filled;
-                    to = Some(hour.into());
+                    to = Some(oldest);
                     attempts = 0;
-                    progress(Backfilled { to: hour, sessions });
+                    progress(Backfilled { to: oldest.into(), sessions });
+                    tokio::time::sleep(BREATH).await;
                 }
                 Ok(None) => break,
                 Err(BackfillError::Database(error))
                     if error.is_temporary() && attempts < ATTEMPTS =>
                 {
                     attempts += 1;
-                    tracing::debug!(%error, name, "an hour could not be filled; retrying");
+                    tracing::debug!(%error, name, "a batch could not be filled; retrying");
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => return Err(error),
@@ -117,27 +118,29 @@ impl Store {
         Ok(sessions)
     }
 
-    /// Fills the newest hour with sessions before `to`: its begin, and the number of changed rows;
-    /// `None` where there is none.
-    async fn fill_hour(
+    /// Fills the newest sessions before `to`: the oldest of their session times, and the number of
+    /// changed rows; `None` where there are none.
+    async fn fill_batch(
         &self,
         own: &OwnDimension,
         update: &str,
         to: Option<PgTime>,
-    ) -> Result<Option<(UnixMs, u64)>, BackfillError> {
+    ) -> Result<Option<(PgTime, u64)>, BackfillError> {
         let mut connection = self.pool.connect().await?;
         connection.begin(SETTINGS).await?;
-        let newest: Option<PgTime> = sqlx::query_scalar(
-            r#"SELECT max("timestamp") FROM sessions WHERE "timestamp" < coalesce($1, 'infinity')"#,
+        let (oldest, newest): (Option<PgTime>, Option<PgTime>) = sqlx::query_as(
+            r#"SELECT min("timestamp"), max("timestamp") FROM (
+                 SELECT "timestamp" FROM sessions WHERE "timestamp" < coalesce($1, 'infinity')
+                 ORDER BY "timestamp" DESC LIMIT $2) AS batch"#,
         )
         .bind(to)
+        .bind(BATCH_ROWS)
         .fetch_one(&mut *connection)
         .await
         .map_err(Error::from)?;
-        let Some(newest) = newest else { return Ok(None) };
-        let hour = UnixMs(UnixMs::from(newest).0.div_euclid(HOUR_MS) * HOUR_MS);
+        let (Some(oldest), Some(newest)) = (oldest, newest) else { return Ok(None) };
         let filled = sqlx::query(AssertSqlSafe(update))
-            .bind(PgTime::from(hour))
+            .bind(oldest)
             .bind(newest)
             .execute(&mut *connection)
             .await
@@ -145,7 +148,7 @@ impl Store {
         let is_noted = sqlx::query(
             "UPDATE own_dimensions SET filled_to = $1 WHERE slot = $2 AND assignment = $3",
         )
-        .bind(PgTime::from(hour))
+        .bind(oldest)
         .bind(i16::from(own.slot.number()))
         .bind(own.assignment)
         .execute(&mut *connection)
@@ -156,10 +159,11 @@ impl Store {
             return Err(BackfillError::Reassigned(own.name.clone()));
         }
         connection.commit().await?;
-        Ok(Some((hour, filled.rows_affected())))
+        Ok(Some((oldest, filled.rows_affected())))
     }
 
-    /// All sessions have this field's values: the view need hide none of them.
+    /// All sessions have this field's values: the view need hide none of them, and the rollups are
+    /// made anew. What is cut off between the two is done again.
     async fn show_older(&self, own: &OwnDimension) -> Result<(), BackfillError> {
         let mut connection = self.pool.connect().await?;
         connection.begin(LOCK).await?;
@@ -169,15 +173,25 @@ impl Store {
         let assigned = assigned.ok_or_else(|| BackfillError::Reassigned(own.name.clone()))?;
         assigned.hides_older = false;
         session_qoe::make(&mut connection, &before, &after).await?;
-        sqlx::query(
-            "UPDATE own_dimensions SET hides_older = false, filled_to = '-infinity'
-             WHERE assignment = $1",
-        )
-        .bind(own.assignment)
-        .execute(&mut *connection)
-        .await
-        .map_err(Error::from)?;
+        Self::update_own(&mut connection, own, "hides_older = false").await?;
         connection.commit().await?;
+
+        connection.begin(TOUCH_SETTINGS).await?;
+        if own.is_dimension() {
+            touch_hours(&mut connection, None, None).await?;
+        }
+        Self::update_own(&mut connection, own, "filled_to = '-infinity'").await?;
+        connection.commit().await?;
+        Ok(())
+    }
+
+    async fn update_own(
+        connection: &mut PgConnection,
+        own: &OwnDimension,
+        change: &str,
+    ) -> Result<(), Error> {
+        let sql = format!("UPDATE own_dimensions SET {change} WHERE assignment = $1");
+        sqlx::query(AssertSqlSafe(sql)).bind(own.assignment).execute(connection).await?;
         Ok(())
     }
 }

@@ -165,6 +165,7 @@ pub(super) async fn ensure(
     // The view first: it may have to wait for those who read it, writers must not.
     session_qoe::make(connection, &before, &own).await?;
     if changes.iter().any(|change| change.hides_older) {
+        forget_rollups(connection, &before, &changes).await?;
         connection.begin(HOLD_OFF_WRITERS).await?;
     }
     for change in &changes {
@@ -219,6 +220,21 @@ fn changes(found: &[OwnDimension], fields: &[OwnField], now: UnixMs) -> Vec<OwnD
         });
     }
     changes
+}
+
+/// A name must not go on with the sums of what it meant before, nor of one that is gone.
+async fn forget_rollups(
+    connection: &mut PgConnection,
+    before: &[OwnDimension],
+    changes: &[OwnDimension],
+) -> Result<(), Error> {
+    let old = before.iter().filter(|old| changes.iter().any(|change| change.slot == old.slot));
+    let names = old.chain(changes).map(|own| own.name.clone()).collect::<Vec<_>>();
+    sqlx::query("DELETE FROM rollups WHERE dimension = ANY($1)")
+        .bind(names)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 async fn assign(connection: &mut PgConnection, own: &OwnDimension) -> Result<(), Error> {

@@ -75,4 +75,12 @@ async fn a_new_dimension_knows_the_sessions_from_before() {
     filled(&with_plan).await;
     assert_eq!(by(&database, "plan").await, ["7 8"]);
     assert_eq!(by(&database, "cdn").await, ["east 6", "west 2"]);
+    with_plan.stop().await;
+
+    // The same name for something else: nothing of what it meant before is added to it.
+    let renamed = server(&database, "cdn:custom.plan").await;
+    let old = by(&database, "cdn").await;
+    assert!(!old.iter().any(|row| row.contains("st ")), "{old:?}");
+    filled(&renamed).await;
+    assert_eq!(by(&database, "cdn").await, ["7 8"]);
 }
