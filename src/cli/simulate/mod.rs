@@ -109,7 +109,7 @@ pub struct Args {
     )]
     sessions: u64,
 
-    /// End of the history, RFC 3339 [default: now]
+    /// End of the history: RFC 3339, a date, or a span back from now [default: now]
     #[arg(long, value_name = "TIME", value_parser = parse_moment, requires = "history")]
     until: Option<Moment>,
 

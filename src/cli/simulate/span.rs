@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
+use crate::cli::moment;
 use crate::clock::Clock;
 
 /// `30s`, `5m`, `2h`, `30d`, `1h 30m`: more than nothing, at most ten years.
@@ -21,11 +22,10 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// `2026-02-14T10:30:00Z` to Unix milliseconds.
+/// A point in time, as all commands read it.
 pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
-    let usage = "write a date and time with offset, as in 2026-02-14T10:30:00Z";
-    let timestamp: Timestamp = text.parse().map_err(|_| usage.to_owned())?;
-    u64::try_from(timestamp.as_millisecond())
+    let moment: moment::Moment = text.parse()?;
+    u64::try_from(moment.unix_ms().0)
         .ok()
         .filter(|ms| *ms >= Moment::EARLIEST_MS)
         .map(|unix_ms| Moment { unix_ms })
@@ -83,7 +83,7 @@ mod tests {
         let moment = parse_moment("2026-02-14T11:30:00.250+01:00").expect("a moment");
         assert_eq!(moment.rfc3339(), "2026-02-14T10:30:00.250Z");
         assert_eq!(parse_moment(&moment.rfc3339()), Ok(moment));
-        for text in ["2026-02-14", "yesterday", "1970-01-01T00:00:00Z"] {
+        for text in ["2026-02-14T10:30:00", "yesterday", "1970-01-01T00:00:00Z", "1970-01-01"] {
             assert!(parse_moment(text).is_err(), "{text}");
         }
     }
